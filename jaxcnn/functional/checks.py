@@ -1,0 +1,140 @@
+"""Argument checks: a message names the function, the argument, what came and what was expected."""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+AnyArray = jax.Array | np.ndarray
+"""What the functions take: a JAX array or a NumPy array."""
+
+PerAxis = int | Sequence[int]
+"""An option of a spatial window: one int for every spatial axis, or one int per axis."""
+
+SPATIAL_RANKS = (1, 2, 3)
+
+
+def as_floating(function: str, name: str, value: Any) -> jax.Array:
+    """The argument as a JAX array of a floating dtype."""
+    array = as_array(function, name, value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(
+            f"{function}: {name} must have a floating dtype, got {array.dtype}; "
+            f"convert it first, for images {name}.astype(jnp.float32) / 255"
+        )
+    return array
+
+
+def as_array(function: str, name: str, value: Any) -> jax.Array:
+    """The argument as a JAX array; a list is refused, because its dtype would be a guess."""
+    if not isinstance(value, AnyArray):
+        raise TypeError(f"{function}: {name} must be a JAX or NumPy array, got {type(value).__name__}")
+    return jnp.asarray(value)
+
+
+def as_images(function: str, x: Any, spatial_rank: int | None = None, *, because: str = "") -> jax.Array:
+    """`x` as floating (batch, *spatial, channels) with that number of spatial axes, none of them empty."""
+    x = as_floating(function, "x", x)
+    check_images_shape(function, x, spatial_rank, because=because)
+    return x
+
+
+def check_images_shape(
+    function: str, x: jax.Array, spatial_rank: int | None = None, *, because: str = ""
+) -> None:
+    """Refuse an `x` that is not (batch, *spatial, channels), or that has an empty spatial or channel axis."""
+    ranks = SPATIAL_RANKS if spatial_rank is None else (spatial_rank,)
+    if x.ndim - 2 not in ranks:
+        axes = "1 to 3 spatial axes" if spatial_rank is None else f"{spatial_rank} spatial axes{because}"
+        hint = "; a single image needs x[None]" if x.ndim - 1 in ranks else ""
+        raise ValueError(
+            f"{function}: x must have shape (batch, *spatial, channels) with {axes}, "
+            f"got shape {x.shape}{hint}"
+        )
+    if 0 in x.shape[1:]:
+        raise ValueError(
+            f"{function}: x must have no empty spatial or channel axis (only the batch may be 0), "
+            f"got shape {x.shape}"
+        )
+
+
+def check_same_dtype(function: str, **arrays: jax.Array | None) -> None:
+    """Refuse arrays of different dtypes: which one the result should have would be a guess."""
+    dtypes = {name: array.dtype for name, array in arrays.items() if array is not None}
+    if len(set(dtypes.values())) > 1:
+        came = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+        raise TypeError(f"{function}: {', '.join(dtypes)} must share one dtype, got {came}")
+
+
+def check_shape(function: str, name: str, array: jax.Array, expected: tuple[int, ...], meaning: str) -> None:
+    """Refuse an array whose shape is not the expected one."""
+    if array.shape != expected:
+        raise ValueError(f"{function}: {name} must have shape {expected} ({meaning}), got {array.shape}")
+
+
+def as_int(function: str, name: str, value: Any, *, minimum: int) -> int:
+    """The argument as an int of at least `minimum`."""
+    number = _int_or_none(value)
+    if number is None:
+        raise TypeError(f"{function}: {name} must be an int, got {value!r}")
+    if number < minimum:
+        raise ValueError(f"{function}: {name} must be at least {minimum}, got {number}")
+    return number
+
+
+def per_axis(function: str, name: str, value: Any, rank: int, *, minimum: int) -> tuple[int, ...]:
+    """One int for each of `rank` spatial axes, from an int (all the same) or a sequence of that length."""
+    number = _int_or_none(value)
+    numbers: list[int | None] = [number] * rank if number is not None else _ints_or_nones(value)
+    if len(numbers) != rank or None in numbers:
+        raise (ValueError if numbers and None not in numbers else TypeError)(
+            f"{function}: {name} must be an int or a tuple of {rank} ints (one per spatial axis), "
+            f"got {value!r}"
+        )
+    result = tuple(n for n in numbers if n is not None)
+    if min(result) < minimum:
+        raise ValueError(f"{function}: {name} must be at least {minimum}, got {value!r}")
+    return result
+
+
+def window_of(function: str, x: Any, window: Any, *, name: str = "window") -> tuple[int, ...]:
+    """A window as a tuple; an int says nothing about the number of axes and is taken for a 4-D `x` only."""
+    if _int_or_none(window) is not None:
+        ndim = as_array(function, "x", x).ndim
+        if ndim != 4:
+            hint = "; a single image needs x[None]" if ndim == 3 else ""
+            raise ValueError(
+                f"{function}: {name} must be a tuple with one int per spatial axis, unless x is a 4-D batch "
+                f"of images, got {name}={window} for an x of {ndim} axes{hint}"
+            )
+        window = (window, window)
+    rank = len(_ints_or_nones(window))
+    if rank not in SPATIAL_RANKS:
+        raise ValueError(f"{function}: {name} must be an int or a tuple of 1 to 3 ints, got {window!r}")
+    return per_axis(function, name, window, rank, minimum=1)
+
+
+def check_eps(function: str, eps: float) -> None:
+    """Refuse an eps that would let a constant input divide by zero."""
+    if not 0.0 < eps < float("inf"):
+        raise ValueError(
+            f"{function}: eps must be a positive number (a constant input has variance 0), got {eps!r}"
+        )
+
+
+def _int_or_none(value: Any) -> int | None:
+    if isinstance(value, (bool, np.bool_)):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def _ints_or_nones(value: Any) -> list[int | None]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
+        return []
+    return [_int_or_none(element) for element in value]

@@ -1,0 +1,331 @@
+"""Where a sliding window goes: padding specifications, output sizes and their inverses.
+
+One axis of `size` elements, padded by `low` and `high`, is read by a window of `window` taps that are
+`dilation` apart and so reach over
+
+    reach = dilation * (window - 1) + 1
+
+elements. Moving it by `stride` gives floor((low + size + high - reach) / stride) + 1 positions. Every
+function that slides a window gets its numbers from `slide` or `slide_transposed` in this module.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, overload
+
+from jaxcnn.functional.checks import PerAxis, as_int, per_axis
+
+Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
+"""An int, "SAME", "SAME_LOWER", "VALID", "CAUSAL", a tuple of ints or a tuple of (low, high) pairs."""
+
+Pairs = tuple[tuple[int, int], ...]
+
+PADDING_NAMES = ("SAME", "SAME_LOWER", "VALID", "CAUSAL")
+
+
+class Slide(NamedTuple):
+    """How a window slides over the spatial axes: one entry per axis in every field."""
+
+    window: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: Pairs
+    output: tuple[int, ...]
+    overhang: tuple[int, ...] = (0, 0, 0)
+    """Elements that the last window of ceil_mode reads beyond the padding."""
+
+    @property
+    def reading(self) -> Pairs:
+        """The padding with the overhang: what must surround the input for every window to be full."""
+        return tuple(
+            (low, high + over) for (low, high), over in zip(self.padding, self.overhang, strict=False)
+        )
+
+
+@overload
+def output_size(
+    size: int,
+    window: PerAxis,
+    *,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+    exact: bool = False,
+) -> int: ...
+
+
+@overload
+def output_size(
+    size: Sequence[int],
+    window: PerAxis,
+    *,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+    exact: bool = False,
+) -> tuple[int, ...]: ...
+
+
+def output_size(
+    size: int | Sequence[int],
+    window: PerAxis,
+    *,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+    exact: bool = False,
+) -> int | tuple[int, ...]:
+    """The spatial size that a convolution or a pooling gives.
+
+    For each axis, with reach = dilation * (window - 1) + 1,
+
+        output = floor((size + low + high - reach) / stride) + 1
+
+    `ceil_mode` takes the ceiling instead and then drops a last window that would start beyond the input
+    and its low padding, as torch.nn.MaxPool2d does.
+
+    Args:
+        size: input size in elements: an int for one axis, or a tuple with one int per axis.
+        window: taps per axis.
+        stride: elements between two positions of the window.
+        padding: an int, a padding name, a tuple of ints or a tuple of (low, high) pairs.
+        dilation: elements between two taps of the window.
+        ceil_mode: keep a last window that the stride only partly fills.
+        exact: refuse a stride that leaves input elements unread.
+
+    Returns:
+        An int if size is an int, else a tuple of ints.
+
+    Raises:
+        ValueError: a window that does not fit into the padded input, an option out of range, ceil_mode with
+            a padding name, or with `exact` a stride that does not divide size + low + high - reach.
+
+    Example:
+        >>> output_size(227, 11, stride=4)
+        55
+        >>> output_size((28, 32), (5, 3), padding="SAME", stride=2)
+        (14, 16)
+    """
+    sizes = _sizes("output_size", size)
+    result = slide(
+        "output_size", sizes, window, stride, padding, dilation, ceil_mode=ceil_mode, exact=exact
+    ).output
+    return result if isinstance(size, Sequence) else result[0]
+
+
+def conv_transpose_output_size(
+    size: int | Sequence[int],
+    window: PerAxis,
+    *,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
+    dilation: PerAxis = 1,
+) -> int | tuple[int, ...]:
+    """The spatial size that a transposed convolution gives.
+
+    For each axis, with reach = dilation * (window - 1) + 1,
+
+        output = (size - 1) * stride + reach - low - high + output_padding
+
+    and size * stride for "SAME", "SAME_LOWER" and "CAUSAL".
+
+    Args:
+        size: input size in elements: an int for one axis, or a tuple with one int per axis.
+        window: taps per axis.
+        stride: output elements between two input elements.
+        padding: the padding of the convolution whose adjoint this is, so it makes the output smaller.
+        output_padding: elements added at the high end, as torch.nn.ConvTranspose2d has it.
+        dilation: elements between two taps of the window.
+
+    Returns:
+        An int if size is an int, else a tuple of ints.
+
+    Raises:
+        ValueError: an empty output, an option out of range, output_padding with a padding name, or one that
+            is neither below the stride nor below the dilation.
+
+    Example:
+        >>> conv_transpose_output_size(7, 4, stride=2, padding=1)
+        14
+    """
+    sizes = _sizes("conv_transpose_output_size", size)
+    result = slide_transposed(
+        "conv_transpose_output_size", sizes, window, stride, padding, output_padding, dilation
+    ).output
+    return result if isinstance(size, Sequence) else result[0]
+
+
+def slide(
+    function: str,
+    size: tuple[int, ...],
+    window: PerAxis,
+    stride: PerAxis,
+    padding: Padding,
+    dilation: PerAxis,
+    *,
+    ceil_mode: bool = False,
+    exact: bool = False,
+) -> Slide:
+    """Check the options of a sliding window and give its padding and output size on every axis."""
+    rank = len(size)
+    window, stride, dilation = _window_options(function, rank, window, stride, dilation)
+    if ceil_mode and isinstance(padding, str):
+        raise ValueError(
+            f"{function}: ceil_mode=True needs padding as ints, got padding={padding!r}, which already "
+            "decides the output size"
+        )
+    pairs = explicit_padding(function, padding, size, window, stride, dilation)
+    outputs, overhangs = [], []
+    for axis in range(rank):
+        (low, high), step, reach = pairs[axis], stride[axis], _reach(window[axis], dilation[axis])
+        room = low + size[axis] + high - reach
+        if room < 0:
+            raise ValueError(
+                f"{function}: window {window} with dilation {dilation} reaches over {reach} elements of "
+                f"spatial axis {axis}, more than the {low + size[axis] + high} of the padded input "
+                f"(size {size[axis]}, padding {(low, high)})"
+            )
+        if exact and room % step:
+            raise ValueError(
+                f"{function}: exact=True needs a stride that divides size + padding - reach, "
+                f"got stride {step} for {size[axis]} + {low + high} - {reach} = {room} on spatial axis {axis}"
+            )
+        one_more = ceil_mode and room % step > 0 and (room // step + 1) * step < size[axis] + low
+        outputs.append(room // step + 1 + one_more)
+        overhangs.append(step - room % step if one_more else 0)
+    return Slide(window, stride, dilation, pairs, tuple(outputs), tuple(overhangs))
+
+
+def slide_transposed(
+    function: str,
+    size: tuple[int, ...],
+    window: PerAxis,
+    stride: PerAxis,
+    padding: Padding,
+    output_padding: PerAxis,
+    dilation: PerAxis,
+) -> Slide:
+    """The same for the adjoint of a strided convolution: `padding` is that of the convolution.
+
+    Its last position may leave up to stride - 1 elements unread; output_padding says how many.
+    """
+    rank = len(size)
+    window, stride, dilation = _window_options(function, rank, window, stride, dilation)
+    extra = per_axis(function, "output_padding", output_padding, rank, minimum=0)
+    if isinstance(padding, str) and any(extra):
+        raise ValueError(
+            f"{function}: output_padding needs padding as ints, got output_padding={output_padding!r} with "
+            f"padding={padding!r}, which already decides the output size"
+        )
+    if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
+        raise ValueError(
+            f"{function}: output_padding must be smaller than the stride or the dilation, got "
+            f"output_padding={output_padding!r} with stride {stride} and dilation {dilation}"
+        )
+    reach = tuple(_reach(w, d) for w, d in zip(window, dilation, strict=True))
+    if isinstance(padding, str) and padding != "VALID":
+        output = tuple(n * s for n, s in zip(size, stride, strict=True))
+        pairs = explicit_padding(function, padding, output, window, stride, dilation)
+    else:
+        pairs = explicit_padding(function, padding, size, window, stride, dilation)
+        output = tuple(
+            (n - 1) * s + r - low - high + e
+            for n, s, r, (low, high), e in zip(size, stride, reach, pairs, extra, strict=True)
+        )
+    if min(output) < 1:
+        raise ValueError(
+            f"{function}: padding {padding!r} takes more away than size {size}, window {window}, "
+            f"stride {stride} and dilation {dilation} give: the output would have size {output}"
+        )
+    return Slide(window, stride, dilation, pairs, output)
+
+
+def explicit_padding(
+    function: str,
+    padding: Any,
+    size: tuple[int, ...],
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> Pairs:
+    """Any padding specification as (low, high) pairs, one per axis.
+
+    "SAME" gives ceil(size / stride) positions with the odd element at the high end, "SAME_LOWER" with it at
+    the low end (as ONNX names them); "CAUSAL" pads the low end alone, so that no position sees a later one.
+    """
+    rank = len(size)
+    if not isinstance(padding, str):
+        return padding_pairs(function, padding, rank)
+    if padding not in PADDING_NAMES:
+        hint = f'; did you mean "{padding.upper()}"?' if padding.upper() in PADDING_NAMES else ""
+        raise ValueError(f"{function}: {_expected_padding(rank)}, got {padding!r}{hint}")
+    if padding == "CAUSAL" and rank != 1:
+        raise ValueError(
+            f'{function}: padding "CAUSAL" is for one spatial axis (time), got {rank} spatial axes; '
+            "give (low, high) pairs instead"
+        )
+    reach = tuple(_reach(w, d) for w, d in zip(window, dilation, strict=True))
+    if padding == "VALID":
+        return ((0, 0),) * rank
+    if padding == "CAUSAL":
+        return ((reach[0] - 1, 0),)
+    # ceil(n / s) positions need (ceil(n / s) - 1) * s + reach elements; what n lacks is padded.
+    totals = [max((-(-n // s) - 1) * s + r - n, 0) for n, s, r in zip(size, stride, reach, strict=True)]
+    if padding == "SAME":
+        return tuple((total // 2, total - total // 2) for total in totals)
+    return tuple((total - total // 2, total // 2) for total in totals)
+
+
+def padding_pairs(function: str, padding: Any, rank: int) -> Pairs:
+    """A padding given in numbers as (low, high) pairs."""
+    try:
+        if isinstance(padding, Sequence) and len(padding) == rank:
+            pairs = tuple(
+                per_axis(function, "padding", element, 2, minimum=0)
+                if _is_pair(element)
+                else (as_int(function, "padding", element, minimum=0),) * 2
+                for element in padding
+            )
+            return tuple((low, high) for low, high in pairs)
+        number = as_int(function, "padding", padding, minimum=0)
+    except TypeError:
+        raise TypeError(f"{function}: {_expected_padding(rank)}, got {padding!r}") from None
+    except ValueError:
+        raise ValueError(
+            f"{function}: padding must not be negative (crop x with a slice instead), got {padding!r}"
+        ) from None
+    return ((number, number),) * rank
+
+
+def _is_pair(element: Any) -> bool:
+    return isinstance(element, Sequence) and not isinstance(element, str) and len(element) == 2
+
+
+def _expected_padding(rank: int) -> str:
+    names = '"SAME", "SAME_LOWER", "VALID"' + (', "CAUSAL"' if rank == 1 else "")
+    return (
+        f"padding must be an int, {names}, a tuple of {rank} ints or a tuple of {rank} (low, high) pairs "
+        "(one per spatial axis)"
+    )
+
+
+def _sizes(function: str, size: int | Sequence[int]) -> tuple[int, ...]:
+    rank = len(size) if isinstance(size, Sequence) else 1
+    return per_axis(function, "size", size, max(rank, 1), minimum=1)
+
+
+def _window_options(
+    function: str, rank: int, window: PerAxis, stride: PerAxis, dilation: PerAxis
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    return (
+        per_axis(function, "window", window, rank, minimum=1),
+        per_axis(function, "stride", stride, rank, minimum=1),
+        per_axis(function, "dilation", dilation, rank, minimum=1),
+    )
+
+
+def _reach(window: int, dilation: int) -> int:
+    return dilation * (window - 1) + 1

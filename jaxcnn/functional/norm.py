@@ -1,0 +1,363 @@
+"""Normalisation: subtract a mean, divide by a standard deviation, scale and shift.
+
+Statistics are taken in float32 or wider and in two passes over differences from one element of the data.
+E[x^2] - E[x]^2, the usual single pass, loses all digits of the variance where |mean| is much larger than the
+standard deviation; so does a plain sum of many large values.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from jaxcnn.functional.checks import (
+    AnyArray,
+    as_array,
+    as_floating,
+    as_images,
+    as_int,
+    check_eps,
+    check_shape,
+)
+
+
+def batch_stats(
+    x: Float[AnyArray, "batch *spatial channels"],
+    *,
+    axis_name: str | None = None,
+    mask: Bool[AnyArray, "batch *spatial"] | None = None,
+) -> tuple[Float[Array, " channels"], Float[Array, " channels"], Float[Array, ""]]:
+    """Mean and biased variance of every channel, over the batch and all positions.
+
+        mean[c] = sum_{b, i} x[b, i, c] / n        var[c] = sum_{b, i} (x[b, i, c] - mean[c])^2 / n
+
+    Args:
+        x: (batch, *spatial, channels); no spatial axis is needed.
+        axis_name: a mapped axis of pmap, vmap or shard_map over which the statistics are pooled as well.
+        mask: (batch, *spatial) of bools; what is False does not count, whatever stands there.
+
+    Returns:
+        mean and var (channels,) and the count n, all in float32 or wider. The unbiased variance that running
+        statistics keep is var * n / (n - 1). A mask that is False everywhere gives zeros.
+
+    Raises:
+        ValueError: a wrong shape, or a single value per channel, whose variance says nothing.
+        TypeError: an x that is not floating or a mask that is not bool.
+
+    Reference:
+        Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 1; Chan, Golub and LeVeque, "Algorithms for
+        Computing the Sample Variance", 1983, for the shift and the second pass.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> mean, var, count = batch_stats(jnp.array([[1.0, 0.0], [3.0, 8.0]]))
+        >>> mean.tolist(), var.tolist(), count.item()
+        ([2.0, 4.0], [1.0, 16.0], 2.0)
+    """
+    function = "batch_stats"
+    x = _as_features(function, x)
+    size = math.prod(x.shape[:-1])
+    devices = 1 if axis_name is None else lax.axis_size(axis_name)
+    if size * devices < 2:
+        raise ValueError(
+            f"{function}: x must have more than one value per channel, got shape {x.shape}, that is {size}"
+        )
+    rows = _wide(x).reshape(size, x.shape[-1])
+    if mask is None:
+        inside = jnp.ones((size, 1), bool)
+    else:
+        mask = as_array(function, "mask", mask)
+        if mask.dtype != jnp.bool_:
+            raise TypeError(f"{function}: mask must have dtype bool, got {mask.dtype}")
+        check_shape(function, "mask", mask, x.shape[:-1], "x without its channels")
+        inside = mask.reshape(size, 1)
+        rows = jnp.where(inside, rows, 0)  # so that inf and nan under the mask reach no gradient
+
+    def total(values: Array) -> Array:
+        """The sum over what counts, on all devices."""
+        values = values if mask is None else jnp.where(inside, values, 0)
+        summed = values.sum(axis=0)
+        return summed if axis_name is None else lax.psum(summed, axis_name)
+
+    count = total(jnp.broadcast_to(inside, (size, 1)).astype(rows.dtype))[0]
+    divisor = jnp.maximum(count, 1)
+    # One value that counts, per channel; averaged over the devices that have one.
+    first = jnp.argmax(inside[:, 0])
+    pivot = lax.stop_gradient(rows[first])
+    if axis_name is not None:
+        has_one = inside[first].astype(rows.dtype)
+        pivot = lax.psum(pivot * has_one, axis_name) / jnp.maximum(lax.psum(has_one, axis_name), 1)
+    shifted = rows - pivot[None]
+    mean = total(shifted) / divisor
+    var = total(jnp.square(shifted - mean[None])) / divisor
+    return jnp.where(count > 0, pivot + mean, 0), var, count
+
+
+def batch_norm(
+    x: Float[AnyArray, "batch *spatial channels"],
+    mean: Float[AnyArray, " channels"],
+    var: Float[AnyArray, " channels"],
+    scale: Float[AnyArray, " channels"] | None = None,
+    bias: Float[AnyArray, " channels"] | None = None,
+    *,
+    eps: float = 1e-5,
+) -> Float[Array, "batch *spatial channels"]:
+    """Normalise every channel with the given statistics.
+
+        y[b, i, c] = (x[b, i, c] - mean[c]) / sqrt(var[c] + eps) * scale[c] + bias[c]
+
+    Args:
+        x: (batch, *spatial, channels); no spatial axis is needed.
+        mean: (channels,), from `batch_stats` in training or a running mean in evaluation.
+        var: (channels,), the biased variance of the batch or a running variance.
+        scale: (channels,), 1 by default.
+        bias: (channels,), 0 by default.
+        eps: added to the variance.
+
+    Returns:
+        x normalised, computed in the widest dtype of all arguments and at least float32, of x's dtype.
+
+    Raises:
+        ValueError: wrong shapes or an eps that is not positive.
+        TypeError: arrays that are not floating.
+
+    Reference:
+        Ioffe and Szegedy, "Batch Normalization", 2015; torch.nn.functional.batch_norm.
+
+    Example:
+        >>> import jax
+        >>> x = jax.random.normal(jax.random.key(0), (4, 6, 5, 3)) * 2 + 1
+        >>> mean, var, _ = batch_stats(x)
+        >>> bool(abs(batch_norm(x, mean, var).std() - 1) < 1e-3)
+        True
+    """
+    function = "batch_norm"
+    x = _as_features(function, x)
+    check_eps(function, eps)
+    per_channel = {
+        name: _per_channel(function, name, value, x)
+        for name, value in {"mean": mean, "var": var, "scale": scale, "bias": bias}.items()
+        if value is not None
+    }
+    # Promoted by hand: strict promotion refuses to mix the dtypes of x and of wider statistics.
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    for value in per_channel.values():
+        dtype = jnp.promote_types(dtype, value.dtype)
+    per_channel = {name: value.astype(dtype) for name, value in per_channel.items()}
+    factor = lax.rsqrt(per_channel["var"] + eps)
+    if "scale" in per_channel:
+        factor = factor * per_channel["scale"]
+    y = (x.astype(dtype) - per_channel["mean"]) * factor
+    if "bias" in per_channel:
+        y = y + per_channel["bias"]
+    return y.astype(x.dtype)
+
+
+def layer_norm(
+    x: Float[AnyArray, "batch *rest"],
+    scale: Float[AnyArray, "*normalized"] | None = None,
+    bias: Float[AnyArray, "*normalized"] | None = None,
+    *,
+    axes: int | Sequence[int] = -1,
+    eps: float = 1e-5,
+) -> Float[Array, "batch *rest"]:
+    """Normalise each example over the given axes, by default over the channels of each position.
+
+        y = (x - mean(x, axes)) / sqrt(var(x, axes) + eps) * scale + bias
+
+    Args:
+        x: (batch, *spatial, channels); no spatial axis is needed.
+        scale: of the shape of x's normalised axes, 1 by default.
+        bias: of the shape of x's normalised axes, 0 by default.
+        axes: the normalised axes, not the batch.
+        eps: added to the variance.
+
+    Returns:
+        x normalised, of x's dtype.
+
+    Raises:
+        ValueError: wrong axes or shapes, or an eps that is not positive.
+        TypeError: arrays that are not floating.
+
+    Reference:
+        Ba, Kiros and Hinton, "Layer Normalization", 2016; torch.nn.functional.layer_norm, which normalises
+        trailing axes.
+
+    Example:
+        >>> import jax
+        >>> x = jax.random.normal(jax.random.key(0), (2, 5, 4, 16))
+        >>> bool(abs(layer_norm(x).mean(axis=-1)).max() < 1e-6)
+        True
+    """
+    function = "layer_norm"
+    x = _as_features(function, x)
+    check_eps(function, eps)
+    normalized = _normalized_axes(function, axes, x)
+    shape = tuple(x.shape[axis] for axis in normalized)
+    others = tuple(axis for axis in range(x.ndim) if axis not in normalized)
+    affine = {
+        name: jnp.expand_dims(_wide(_with_shape(function, name, value, shape, "x's normalised axes")), others)
+        for name, value in {"scale": scale, "bias": bias}.items()
+        if value is not None
+    }
+    return _affine(_standardize(x, normalized, eps), affine.get("scale"), affine.get("bias"), x)
+
+
+def group_norm(
+    x: Float[AnyArray, "batch *spatial channels"],
+    groups: int,
+    scale: Float[AnyArray, " channels"] | None = None,
+    bias: Float[AnyArray, " channels"] | None = None,
+    *,
+    eps: float = 1e-5,
+) -> Float[Array, "batch *spatial channels"]:
+    """Normalise each example over its positions and each of `groups` equal runs of channels.
+
+        y[b, i, c] = (x[b, i, c] - mean[b, g]) / sqrt(var[b, g] + eps) * scale[c] + bias[c],
+        g = c // (channels // groups)
+
+    Args:
+        x: (batch, *spatial, channels); no spatial axis is needed.
+        groups: runs of channels; 1 normalises the whole example, `channels` is `instance_norm`.
+        scale: (channels,), 1 by default.
+        bias: (channels,), 0 by default.
+        eps: added to the variance.
+
+    Returns:
+        x normalised, of x's dtype.
+
+    Raises:
+        ValueError: groups that do not divide the channels, a single value per group, wrong shapes, or an eps
+            that is not positive.
+        TypeError: arrays that are not floating.
+
+    Reference:
+        Wu and He, "Group Normalization", 2018; torch.nn.functional.group_norm.
+
+    Example:
+        >>> import jax
+        >>> x = jax.random.normal(jax.random.key(0), (2, 5, 4, 16))
+        >>> bool(abs(group_norm(x, 4)[..., :4].mean(axis=(1, 2, 3))).max() < 1e-6)
+        True
+    """
+    return _group_norm("group_norm", x, groups, scale, bias, eps)
+
+
+def instance_norm(
+    x: Float[AnyArray, "batch *spatial channels"],
+    scale: Float[AnyArray, " channels"] | None = None,
+    bias: Float[AnyArray, " channels"] | None = None,
+    *,
+    eps: float = 1e-5,
+) -> Float[Array, "batch *spatial channels"]:
+    """Normalise each channel of each example over its positions.
+
+        y[b, i, c] = (x[b, i, c] - mean[b, c]) / sqrt(var[b, c] + eps) * scale[c] + bias[c]
+
+    Args:
+        x: images (batch, *spatial, channels).
+        scale: (channels,), 1 by default.
+        bias: (channels,), 0 by default.
+        eps: added to the variance.
+
+    Returns:
+        x normalised, of x's dtype.
+
+    Raises:
+        ValueError: a single position, wrong shapes, or an eps that is not positive.
+        TypeError: arrays that are not floating.
+
+    Reference:
+        Ulyanov, Vedaldi and Lempitsky, "Instance Normalization", 2016; torch.nn.functional.instance_norm.
+
+    Example:
+        >>> import jax
+        >>> x = jax.random.normal(jax.random.key(0), (2, 5, 4, 16))
+        >>> bool(abs(instance_norm(x).mean(axis=(1, 2))).max() < 1e-6)
+        True
+    """
+    x = as_images("instance_norm", x)
+    return _group_norm("instance_norm", x, x.shape[-1], scale, bias, eps)
+
+
+def _group_norm(
+    function: str,
+    x: AnyArray,
+    groups: int,
+    scale: AnyArray | None,
+    bias: AnyArray | None,
+    eps: float,
+) -> Array:
+    x = _as_features(function, x)
+    groups = as_int(function, "groups", groups, minimum=1)
+    check_eps(function, eps)
+    channels = x.shape[-1]
+    if channels % groups:
+        raise ValueError(
+            f"{function}: groups must divide the channels of x, got groups={groups} for {channels} channels"
+        )
+    values = math.prod(x.shape[1:]) // groups
+    if values < 2:
+        what = "position" if function == "instance_norm" else "value per group"
+        raise ValueError(f"{function}: x must have more than one {what}, got shape {x.shape}")
+    scale = None if scale is None else _wide(_per_channel(function, "scale", scale, x))
+    bias = None if bias is None else _wide(_per_channel(function, "bias", bias, x))
+    grouped = x.reshape(*x.shape[:-1], groups, channels // groups)
+    standardized = _standardize(grouped, (*range(1, x.ndim - 1), x.ndim), eps)
+    return _affine(standardized.reshape(x.shape), scale, bias, x)
+
+
+def _standardize(x: Array, axes: tuple[int, ...], eps: float) -> Array:
+    """(x - mean) / sqrt(var + eps) over the axes, in float32 or wider."""
+    pivot = lax.stop_gradient(
+        x[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))]
+    )
+    shifted = _wide(x) - _wide(pivot)
+    centred = shifted - shifted.mean(axes, keepdims=True)
+    return centred * lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + eps)
+
+
+def _affine(y: Array, scale: Array | None, bias: Array | None, x: Array) -> Array:
+    y = y if scale is None else y * scale.astype(y.dtype)
+    y = y if bias is None else y + bias.astype(y.dtype)
+    return y.astype(x.dtype)
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _as_features(function: str, x: AnyArray) -> Array:
+    """`x` as floating (batch, *spatial, channels) with 0 to 3 spatial axes, none empty."""
+    x = as_floating(function, "x", x)
+    if not 2 <= x.ndim <= 5 or 0 in x.shape[1:]:
+        raise ValueError(
+            f"{function}: x must have shape (batch, *spatial, channels) with at most 3 spatial axes and none "
+            f"of them empty, got shape {x.shape}"
+        )
+    return x
+
+
+def _with_shape(function: str, name: str, value: AnyArray, shape: tuple[int, ...], meaning: str) -> Array:
+    array = as_floating(function, name, value)
+    check_shape(function, name, array, shape, meaning)
+    return array
+
+
+def _per_channel(function: str, name: str, value: AnyArray, x: Array) -> Array:
+    """A (channels,) argument, ready to be combined with x."""
+    array = _with_shape(function, name, value, x.shape[-1:], "one for each channel of x")
+    return jnp.expand_dims(array, range(x.ndim - 1))
+
+
+def _normalized_axes(function: str, axes: int | Sequence[int], x: Array) -> tuple[int, ...]:
+    given = np.atleast_1d(np.asarray(axes))
+    if given.dtype.kind != "i" or not all(-x.ndim <= axis < x.ndim for axis in given):
+        raise ValueError(f"{function}: axes must be axes of x {x.shape}, got {axes!r}")
+    normalized = sorted({int(axis) % x.ndim for axis in given})
+    if len(normalized) != given.size or 0 in normalized:
+        raise ValueError(f"{function}: axes must be distinct and leave out the batch axis 0, got {axes!r}")
+    return tuple(normalized)
