@@ -258,9 +258,10 @@ def conv_transpose(
 
     For one spatial axis and one group,
 
-        y[b, j, o] = bias[o] + sum_{i, t, c} x[b, i, c] * kernel[t, o, c]  over i * stride + t * dilation - low = j
+        y[b, j, o] = bias[o] + sum_{i, t, c} x[b, i, c] * kernel[t, o, c]
 
-    so that, for the same kernel and options, <conv(a, kernel), b> = <a, conv_transpose(b, kernel)>.
+    over the i and t with i * stride + t * dilation - low = j. For the same kernel and options,
+    <conv(a, kernel), b> = <a, conv_transpose(b, kernel)>.
 
     Args:
         x: images (batch, *spatial, channels_in).

@@ -30,14 +30,14 @@ class Slide(NamedTuple):
     dilation: tuple[int, ...]
     padding: Pairs
     output: tuple[int, ...]
-    overhang: tuple[int, ...] = (0, 0, 0)
+    overhang: tuple[int, ...]
     """Elements that the last window of ceil_mode reads beyond the padding."""
 
     @property
     def reading(self) -> Pairs:
         """The padding with the overhang: what must surround the input for every window to be full."""
         return tuple(
-            (low, high + over) for (low, high), over in zip(self.padding, self.overhang, strict=False)
+            (low, high + over) for (low, high), over in zip(self.padding, self.overhang, strict=True)
         )
 
 
@@ -240,7 +240,7 @@ def slide_transposed(
             f"{function}: padding {padding!r} takes more away than size {size}, window {window}, "
             f"stride {stride} and dilation {dilation} give: the output would have size {output}"
         )
-    return Slide(window, stride, dilation, pairs, output)
+    return Slide(window, stride, dilation, pairs, output, overhang=(0,) * rank)
 
 
 def explicit_padding(
