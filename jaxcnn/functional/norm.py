@@ -7,6 +7,7 @@ standard deviation; so does a plain sum of many large values.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -66,34 +67,31 @@ def batch_stats(
             f"{function}: x must have more than one value per channel, got shape {x.shape}, that is {size}"
         )
     rows = _wide(x).reshape(size, x.shape[-1])
+    pool = (lambda total: total) if axis_name is None else partial(lax.psum, axis_name=axis_name)
+
     if mask is None:
-        inside = jnp.ones((size, 1), bool)
-    else:
-        mask = as_array(function, "mask", mask)
-        if mask.dtype != jnp.bool_:
-            raise TypeError(f"{function}: mask must have dtype bool, got {mask.dtype}")
-        check_shape(function, "mask", mask, x.shape[:-1], "x without its channels")
-        inside = mask.reshape(size, 1)
-        rows = jnp.where(inside, rows, 0)  # so that inf and nan under the mask reach no gradient
+        count = jnp.asarray(size * devices, rows.dtype)
+        pivot = lax.stop_gradient(pool(rows[0]) / devices)
+        shifted = rows - pivot[None]
+        mean = pool(shifted.sum(axis=0)) / count
+        var = pool(jnp.square(shifted - mean[None]).sum(axis=0)) / count
+        return pivot + mean, var, count
 
-    def total(values: Array) -> Array:
-        """The sum over what counts, on all devices."""
-        values = values if mask is None else jnp.where(inside, values, 0)
-        summed = values.sum(axis=0)
-        return summed if axis_name is None else lax.psum(summed, axis_name)
-
-    count = total(jnp.broadcast_to(inside, (size, 1)).astype(rows.dtype))[0]
+    mask = as_array(function, "mask", mask)
+    if mask.dtype != jnp.bool_:
+        raise TypeError(f"{function}: mask must have dtype bool, got {mask.dtype}")
+    check_shape(function, "mask", mask, x.shape[:-1], "x without its channels")
+    inside = mask.reshape(size, 1)
+    rows = jnp.where(inside, rows, 0)  # first of all, so that inf and nan under the mask reach no gradient
+    count = pool(inside.sum(dtype=rows.dtype))
     divisor = jnp.maximum(count, 1)
-    # One value that counts, per channel; averaged over the devices that have one.
-    first = jnp.argmax(inside[:, 0])
-    pivot = lax.stop_gradient(rows[first])
-    if axis_name is not None:
-        has_one = inside[first].astype(rows.dtype)
-        pivot = lax.psum(pivot * has_one, axis_name) / jnp.maximum(lax.psum(has_one, axis_name), 1)
-    shifted = rows - pivot[None]
-    mean = total(shifted) / divisor
-    var = total(jnp.square(shifted - mean[None])) / divisor
-    return jnp.where(count > 0, pivot + mean, 0), var, count
+    first = jnp.argmax(inside[:, 0])  # the pivot is the mean over the devices of the first value that counts
+    holders = pool(inside[first, 0].astype(rows.dtype))
+    pivot = lax.stop_gradient(pool(rows[first]) / jnp.maximum(holders, 1))
+    shifted = jnp.where(inside, rows - pivot[None], 0)
+    mean = pool(shifted.sum(axis=0)) / divisor
+    var = pool(jnp.where(inside, jnp.square(shifted - mean[None]), 0).sum(axis=0)) / divisor
+    return pivot + mean, var, count
 
 
 def batch_norm(
