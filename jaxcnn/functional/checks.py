@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 AnyArray = jax.Array | np.ndarray
 """What the functions take: a JAX array or a NumPy array."""
 
-PerAxis = int | Sequence[int]
+PerAxis = SupportsIndex | Sequence[SupportsIndex]
 """An option of a spatial window: one int for every spatial axis, or one int per axis."""
 
 SPATIAL_RANKS = (1, 2, 3)
@@ -59,6 +59,11 @@ def check_images_shape(
             f"{function}: x must have no empty spatial or channel axis (only the batch may be 0), "
             f"got shape {x.shape}"
         )
+
+
+def widen(x: jax.Array) -> jax.Array:
+    """The array in the dtype that sums and statistics are taken in: float64 stays, the rest is float32."""
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 def check_same_dtype(function: str, **arrays: jax.Array | None) -> None:

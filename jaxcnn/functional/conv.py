@@ -333,12 +333,14 @@ def conv_transpose(
         high = transposed.output[axis] + crop + reach - 1 - spread - max(low, 0)
         pads.append((max(low, 0), max(high, 0)))
         crops.append(slice(crop, crop + transposed.output[axis]))
+    # Zeros go between elements, so one element alone needs none; XLA fails on that case with groups in float64.
+    spread_by = [s if n > 1 else 1 for n, s in zip(x.shape[1:-1], transposed.stride, strict=True)]
     y = lax.conv_general_dilated(
         x,
         exchanged,
         (1,) * rank,
         pads,
-        lhs_dilation=transposed.stride,
+        lhs_dilation=spread_by,
         rhs_dilation=transposed.dilation,
         dimension_numbers=_channels_last(rank),
         feature_group_count=groups,

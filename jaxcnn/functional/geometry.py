@@ -10,11 +10,11 @@ function that slides a window gets its numbers from `slide` or `slide_transposed
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, SupportsIndex, overload
 
 from jaxcnn.functional.checks import PerAxis, as_int, per_axis
 
-Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
+Padding = SupportsIndex | str | Sequence[SupportsIndex] | Sequence[tuple[SupportsIndex, SupportsIndex]]
 """An int, "SAME", "SAME_LOWER", "VALID", "CAUSAL", a tuple of ints or a tuple of (low, high) pairs."""
 
 Pairs = tuple[tuple[int, int], ...]
@@ -43,7 +43,7 @@ class Slide(NamedTuple):
 
 @overload
 def output_size(
-    size: int,
+    size: SupportsIndex,
     window: PerAxis,
     *,
     stride: PerAxis = 1,
@@ -56,7 +56,7 @@ def output_size(
 
 @overload
 def output_size(
-    size: Sequence[int],
+    size: Sequence[SupportsIndex],
     window: PerAxis,
     *,
     stride: PerAxis = 1,
@@ -68,7 +68,7 @@ def output_size(
 
 
 def output_size(
-    size: int | Sequence[int],
+    size: PerAxis,
     window: PerAxis,
     *,
     stride: PerAxis = 1,
@@ -116,7 +116,7 @@ def output_size(
 
 
 def conv_transpose_output_size(
-    size: int | Sequence[int],
+    size: PerAxis,
     window: PerAxis,
     *,
     stride: PerAxis = 1,
@@ -193,9 +193,11 @@ def slide(
                 f"{function}: exact=True needs a stride that divides size + padding - reach, "
                 f"got stride {step} for {size[axis]} + {low + high} - {reach} = {room} on spatial axis {axis}"
             )
-        one_more = ceil_mode and room % step > 0 and (room // step + 1) * step < size[axis] + low
-        outputs.append(room // step + 1 + one_more)
-        overhangs.append(step - room % step if one_more else 0)
+        output = (-(-room // step) if ceil_mode else room // step) + 1
+        if ceil_mode and (output - 1) * step >= size[axis] + low:
+            output -= 1
+        outputs.append(output)
+        overhangs.append(max((output - 1) * step - room, 0))
     return Slide(window, stride, dilation, pairs, tuple(outputs), tuple(overhangs))
 
 
@@ -312,7 +314,7 @@ def _expected_padding(rank: int) -> str:
     )
 
 
-def _sizes(function: str, size: int | Sequence[int]) -> tuple[int, ...]:
+def _sizes(function: str, size: PerAxis) -> tuple[int, ...]:
     rank = len(size) if isinstance(size, Sequence) else 1
     return per_axis(function, "size", size, max(rank, 1), minimum=1)
 

@@ -22,6 +22,7 @@ from jaxcnn.functional.checks import (
     as_int,
     check_eps,
     check_shape,
+    widen,
 )
 
 
@@ -66,7 +67,7 @@ def batch_stats(
         raise ValueError(
             f"{function}: x must have more than one value per channel, got shape {x.shape}, that is {size}"
         )
-    rows = _wide(x).reshape(size, x.shape[-1])
+    rows = widen(x).reshape(size, x.shape[-1])
     pool = (lambda total: total) if axis_name is None else partial(lax.psum, axis_name=axis_name)
 
     if mask is None:
@@ -140,10 +141,8 @@ def batch_norm(
         for name, value in {"mean": mean, "var": var, "scale": scale, "bias": bias}.items()
         if value is not None
     }
-    # Promoted by hand: strict promotion refuses to mix the dtypes of x and of wider statistics.
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    for value in per_channel.values():
-        dtype = jnp.promote_types(dtype, value.dtype)
+    # Cast by hand: strict promotion refuses to mix the dtypes of x and of wider statistics.
+    dtype = np.result_type(*(widen(value).dtype for value in (x, *per_channel.values())))
     per_channel = {name: value.astype(dtype) for name, value in per_channel.items()}
     factor = lax.rsqrt(per_channel["var"] + eps)
     if "scale" in per_channel:
@@ -197,7 +196,7 @@ def layer_norm(
     shape = tuple(x.shape[axis] for axis in normalized)
     others = tuple(axis for axis in range(x.ndim) if axis not in normalized)
     affine = {
-        name: jnp.expand_dims(_wide(_with_shape(function, name, value, shape, "x's normalised axes")), others)
+        name: jnp.expand_dims(widen(_with_shape(function, name, value, shape, "x's normalised axes")), others)
         for name, value in {"scale": scale, "bias": bias}.items()
         if value is not None
     }
@@ -301,8 +300,8 @@ def _group_norm(
     if values < 2:
         what = "position" if function == "instance_norm" else "value per group"
         raise ValueError(f"{function}: x must have more than one {what}, got shape {x.shape}")
-    scale = None if scale is None else _wide(_per_channel(function, "scale", scale, x))
-    bias = None if bias is None else _wide(_per_channel(function, "bias", bias, x))
+    scale = None if scale is None else widen(_per_channel(function, "scale", scale, x))
+    bias = None if bias is None else widen(_per_channel(function, "bias", bias, x))
     grouped = x.reshape(*x.shape[:-1], groups, channels // groups)
     standardized = _standardize(grouped, (*range(1, x.ndim - 1), x.ndim), eps)
     return _affine(standardized.reshape(x.shape), scale, bias, x)
@@ -313,7 +312,7 @@ def _standardize(x: Array, axes: tuple[int, ...], eps: float) -> Array:
     pivot = lax.stop_gradient(
         x[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))]
     )
-    shifted = _wide(x) - _wide(pivot)
+    shifted = widen(x) - widen(pivot)
     centred = shifted - shifted.mean(axes, keepdims=True)
     return centred * lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + eps)
 
@@ -322,10 +321,6 @@ def _affine(y: Array, scale: Array | None, bias: Array | None, x: Array) -> Arra
     y = y if scale is None else y * scale.astype(y.dtype)
     y = y if bias is None else y + bias.astype(y.dtype)
     return y.astype(x.dtype)
-
-
-def _wide(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _as_features(function: str, x: AnyArray) -> Array:

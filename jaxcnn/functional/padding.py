@@ -23,7 +23,7 @@ def pad(
     padding: Padding,
     *,
     mode: str = "zeros",
-    value: float = 0.0,
+    value: float | int = 0.0,
 ) -> Shaped[Array, "batch *padded channels"]:
     """Pad the spatial axes of a batch of images, and never its batch or its channels.
 
@@ -61,7 +61,7 @@ def pad(
     return pad_explicit("pad", x, padding_pairs("pad", padding, x.ndim - 2), mode, value)
 
 
-def pad_explicit(function: str, x: Array, pairs: Pairs, mode: str, value: float = 0.0) -> Array:
+def pad_explicit(function: str, x: Array, pairs: Pairs, mode: str, value: float | int = 0.0) -> Array:
     """`pad` for (low, high) pairs, with messages in the name of `function`."""
     check_mode(function, "mode" if function == "pad" else "padding_mode", mode)
     for axis, ((low, high), size) in enumerate(zip(pairs, x.shape[1:-1], strict=True)):

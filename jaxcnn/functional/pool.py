@@ -7,7 +7,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxcnn.functional.checks import AnyArray, PerAxis, as_images, window_of
+from jaxcnn.functional.checks import AnyArray, PerAxis, as_images, widen, window_of
 from jaxcnn.functional.geometry import Padding, Slide, slide
 
 
@@ -54,7 +54,9 @@ def max_pool(
         [[5.0, 7.0], [9.0, 11.0]]
     """
     x, sliding = _windows("max_pool", x, window, stride, padding, dilation, ceil_mode)
-    lowest = jnp.array(-jnp.inf, x.dtype)
+    lowest = np.array(
+        -np.inf, x.dtype
+    )  # of NumPy, so that lax knows the reduction and its gradient under jit
     if all(step == 1 for step in sliding.dilation):
         return lax.reduce_window(x, lowest, lax.max, **_reduce_window_options(sliding))
     # JAX has no gradient for the maximum of a dilated window: collect the taps and take the first largest.
@@ -110,8 +112,8 @@ def avg_pool(
         [[2.5, 4.5]]
     """
     x, sliding = _windows("avg_pool", x, window, stride, padding, dilation, ceil_mode)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    sums = lax.reduce_window(wide, jnp.zeros((), wide.dtype), lax.add, **_reduce_window_options(sliding))
+    wide = widen(x)
+    sums = lax.reduce_window(wide, np.zeros((), wide.dtype), lax.add, **_reduce_window_options(sliding))
     counts = _taps_inside(sliding, x.shape[1:-1], include_pad=count_include_pad)
     return (sums / jnp.asarray(counts[None, ..., None], wide.dtype)).astype(x.dtype)
 
@@ -170,8 +172,7 @@ def global_avg_pool(
         [[5.0, 6.0]]
     """
     x = as_images("global_avg_pool", x)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return wide.mean(axis=tuple(range(1, x.ndim - 1)), keepdims=keepdims).astype(x.dtype)
+    return widen(x).mean(axis=tuple(range(1, x.ndim - 1)), keepdims=keepdims).astype(x.dtype)
 
 
 def _windows(

@@ -16,7 +16,9 @@ KeyOrKeys = Key[Array, ""] | Key[Array, " batch"] | UInt32[Array, "words"] | UIn
 """One key, or one key for each example; typed (jax.random.key) or raw (jax.random.PRNGKey)."""
 
 
-def dropout(key: KeyOrKeys, x: Float[AnyArray, "batch *rest"], rate: float) -> Float[Array, "batch *rest"]:
+def dropout(
+    key: KeyOrKeys, x: Float[AnyArray, "batch *rest"], rate: float | int
+) -> Float[Array, "batch *rest"]:
     """Set each element to zero with probability `rate` and scale the rest, so that the mean stays.
 
         y = x * keep / (1 - rate),  keep ~ Bernoulli(1 - rate) for each element
@@ -44,7 +46,9 @@ def dropout(key: KeyOrKeys, x: Float[AnyArray, "batch *rest"], rate: float) -> F
     return _drop("dropout", key, x, rate, lambda shape: shape)
 
 
-def drop_path(key: KeyOrKeys, x: Float[AnyArray, "batch *rest"], rate: float) -> Float[Array, "batch *rest"]:
+def drop_path(
+    key: KeyOrKeys, x: Float[AnyArray, "batch *rest"], rate: float | int
+) -> Float[Array, "batch *rest"]:
     """Set whole examples to zero with probability `rate` and scale the rest: stochastic depth.
 
         y[b] = x[b] * keep[b] / (1 - rate),  keep[b] ~ Bernoulli(1 - rate)
