@@ -108,12 +108,12 @@ def per_axis(function: str, name: str, value: Any, rank: int, *, minimum: int) -
 def window_of(function: str, x: Any, window: Any, *, name: str = "window") -> tuple[int, ...]:
     """A window as a tuple; an int says nothing about the number of axes and is taken for a 4-D `x` only."""
     if _int_or_none(window) is not None:
-        ndim = as_array(function, "x", x).ndim
-        if ndim != 4:
-            hint = "; a single image needs x[None]" if ndim == 3 else ""
+        shape = as_array(function, "x", x).shape
+        if len(shape) != 4:
+            hint = "; a single image needs x[None]" if len(shape) == 3 else ""
             raise ValueError(
                 f"{function}: {name} must be a tuple with one int per spatial axis, unless x is a 4-D batch "
-                f"of images, got {name}={window} for an x of {ndim} axes{hint}"
+                f"of images, got {name}={window} for x of shape {shape}{hint}"
             )
         window = (window, window)
     rank = len(_ints_or_nones(window))

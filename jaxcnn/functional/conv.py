@@ -3,6 +3,8 @@
 Every function here is one `lax.conv_general_dilated`, or two for `separable_conv`, channels last.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
@@ -80,13 +82,13 @@ def conv(
         x,
         kernel,
         bias,
-        stride,
-        padding,
-        dilation,
-        groups,
-        padding_mode,
-        precision,
-        preferred_element_type,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        padding_mode=padding_mode,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
     )
 
 
@@ -135,26 +137,18 @@ def depthwise_conv(
         >>> depthwise_conv(x, jax.random.normal(jax.random.key(1), (3, 3, 1, 8)), padding=1).shape
         (2, 9, 7, 8)
     """
-    x = as_floating("depthwise_conv", "x", x)
-    kernel = as_floating("depthwise_conv", "kernel", kernel)
-    channels = x.shape[-1] if x.ndim else 0
-    if kernel.ndim < 2 or kernel.shape[-2] != 1 or channels == 0 or kernel.shape[-1] % channels:
-        raise ValueError(
-            f"depthwise_conv: kernel must have shape (*window, 1, channels * multiplier) for the {channels} "
-            f"channels of x {x.shape}, got {kernel.shape}"
-        )
-    return _conv(
+    return _depthwise_conv(
         "depthwise_conv",
+        "kernel",
         x,
         kernel,
         bias,
-        stride,
-        padding,
-        dilation,
-        channels,
-        padding_mode,
-        precision,
-        preferred_element_type,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        padding_mode=padding_mode,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
     )
 
 
@@ -211,13 +205,9 @@ def separable_conv(
         >>> separable_conv(x, depthwise, pointwise, stride=2, padding=1).shape
         (2, 5, 4, 16)
     """
-    pointwise_kernel = as_floating("separable_conv", "pointwise_kernel", pointwise_kernel)
-    if any(taps != 1 for taps in pointwise_kernel.shape[:-2]):
-        raise ValueError(
-            "separable_conv: pointwise_kernel must have shape (1, ..., 1, channels_between, channels_out), "
-            f"got {pointwise_kernel.shape}"
-        )
-    between = depthwise_conv(
+    between = _depthwise_conv(
+        "separable_conv",
+        "depthwise_kernel",
         x,
         depthwise_kernel,
         stride=stride,
@@ -226,18 +216,20 @@ def separable_conv(
         padding_mode=padding_mode,
         precision=precision,
     )
+    pointwise_kernel = as_floating("separable_conv", "pointwise_kernel", pointwise_kernel)
+    ones, channels = (1,) * (between.ndim - 2), between.shape[-1]
+    if pointwise_kernel.shape[:-1] != (*ones, channels):
+        raise ValueError(
+            f"separable_conv: pointwise_kernel must have shape {(*ones, channels)} + (channels_out,) for a "
+            f"depthwise_kernel {depthwise_kernel.shape}, got {pointwise_kernel.shape}"
+        )
     return _conv(
         "separable_conv",
         between,
         pointwise_kernel,
         bias,
-        1,
-        0,
-        1,
-        1,
-        "zeros",
-        precision,
-        preferred_element_type,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
     )
 
 
@@ -333,7 +325,7 @@ def conv_transpose(
         high = transposed.output[axis] + crop + reach - 1 - spread - max(low, 0)
         pads.append((max(low, 0), max(high, 0)))
         crops.append(slice(crop, crop + transposed.output[axis]))
-    # Zeros go between elements, so one element alone needs none; XLA fails on that case with groups in float64.
+    # Zeros go between elements: one element alone needs none, and XLA fails on it with groups in float64.
     spread_by = [s if n > 1 else 1 for n, s in zip(x.shape[1:-1], transposed.stride, strict=True)]
     y = lax.conv_general_dilated(
         x,
@@ -351,32 +343,51 @@ def conv_transpose(
     return y if bias is None else y + bias.astype(y.dtype)
 
 
+def _depthwise_conv(
+    function: str,
+    kernel_name: str,
+    x: AnyArray,
+    kernel: AnyArray,
+    bias: AnyArray | None = None,
+    **options: Any,
+) -> Array:
+    x, kernel = as_floating(function, "x", x), as_floating(function, kernel_name, kernel)
+    channels = x.shape[-1] if x.ndim else 0
+    if kernel.ndim < 3 or kernel.shape[-2] != 1 or channels == 0 or kernel.shape[-1] % channels:
+        raise ValueError(
+            f"{function}: {kernel_name} must have shape (*window, 1, channels * multiplier) for the "
+            f"{channels} channels of x {x.shape}, got {kernel.shape}"
+        )
+    return _conv(function, x, kernel, bias, groups=channels, **options)
+
+
 def _conv(
     function: str,
     x: AnyArray,
     kernel: AnyArray,
     bias: AnyArray | None,
-    stride: PerAxis,
-    padding: Padding,
-    dilation: PerAxis,
-    groups: int,
-    padding_mode: str,
-    precision: lax.PrecisionLike,
-    preferred_element_type: DTypeLike | None,
+    *,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    precision: lax.PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
 ) -> Array:
     x, kernel = _operands(function, x, kernel)
     groups = as_int(function, "groups", groups, minimum=1)
     *window, channels_per_group, channels_out = kernel.shape
-    if x.shape[-1] != channels_per_group * groups:
+    channels_in = x.shape[-1]
+    for channels, owner in ((channels_in, "channels of x"), (channels_out, "output channels of the kernel")):
+        if channels % groups:
+            raise ValueError(
+                f"{function}: groups must divide the {owner}, got groups={groups} for {channels} channels"
+            )
+    if channels_in != channels_per_group * groups:
         raise ValueError(
             f"{function}: kernel must have shape (*window, channels_in // groups, channels_out) with "
-            f"channels_in // groups = {x.shape[-1]} / {groups} for x {x.shape} and groups={groups}, "
-            f"got {kernel.shape}"
-        )
-    if channels_out % groups:
-        raise ValueError(
-            f"{function}: groups must divide the output channels of kernel {kernel.shape}, "
-            f"got groups={groups} for {channels_out} output channels"
+            f"channels_in // groups = {channels_in} // {groups} for x {x.shape}, got {kernel.shape}"
         )
     bias = _bias(function, x, bias, channels_out)
     check_mode(function, "padding_mode", padding_mode)

@@ -86,12 +86,17 @@ def _drop(
     mask_shape: Callable[[tuple[int, ...]], tuple[int, ...]],
 ) -> Array:
     """Drop with one decision for each element of `mask_shape(shape of an example)`."""
+    key = _as_keys(function, key)
     x = as_floating(function, "x", x)
     if x.ndim == 0:
         raise ValueError(f"{function}: x must have a batch axis, got a scalar")
     if not isinstance(rate, (int, float)) or not 0 <= rate <= 1:
         raise ValueError(f"{function}: rate must be a Python number in [0, 1], got {rate!r}")
-    key = _as_keys(function, key, x.shape[0])
+    if key.shape not in ((), (x.shape[0],)):
+        raise ValueError(
+            f"{function}: key must be one key or one for each of the {x.shape[0]} examples, "
+            f"got keys of shape {key.shape}"
+        )
     if rate == 0:
         return x
     if rate == 1:
@@ -105,17 +110,12 @@ def _drop(
     return jnp.where(jnp.broadcast_to(mask, x.shape), x / keep, 0)
 
 
-def _as_keys(function: str, key: Array, batch: int) -> Array:
+def _as_keys(function: str, key: Array) -> Array:
     """A typed key, or typed keys, one for each example."""
     if not isinstance(key, jax.Array):
         raise TypeError(f"{function}: key must come from jax.random.key, got {type(key).__name__}")
     if key.dtype == jnp.uint32:
-        key = jax.random.wrap_key_data(key)
-    elif not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(key)
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise TypeError(f"{function}: key must come from jax.random.key, got an array of {key.dtype}")
-    if key.shape not in ((), (batch,)):
-        raise ValueError(
-            f"{function}: key must be one key or one for each of the {batch} examples, "
-            f"got keys of shape {key.shape}"
-        )
     return key
