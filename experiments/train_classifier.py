@@ -1,0 +1,350 @@
+"""Train a CNN to classify images, and see how well it does.
+
+    python experiments/train_classifier.py
+    python experiments/train_classifier.py --dataset folder:my_photos --model resnet20 --epochs 30
+    python experiments/train_classifier.py --help
+
+RESULTS
+"""
+
+import dataclasses
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from flax import nnx
+from jaxtyping import Array, Key
+from rich.console import Console
+
+from jaxcnn import data, models, nn
+from jaxcnn.data import augment
+from jaxcnn.training import checkpoint, plots
+from jaxcnn.training.console import mistakes_in_one_line, progress_bar, stop_signal
+from jaxcnn.training.metrics import (
+    Evaluation,
+    append_metrics,
+    collect,
+    confusion_matrix,
+    most_confused,
+    read_metrics,
+    rewind_metrics,
+)
+from jaxcnn.training.parallel import data_parallel
+from jaxcnn.training.run import environment, open_run, write_json
+from jaxcnn.training.state import create_train_state
+from jaxcnn.training.step import eval_step, multiclass_svm, softmax_cross_entropy, train_step
+
+LOSSES = {"softmax": softmax_cross_entropy, "svm": multiclass_svm}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a CNN to classify images."""
+
+    dataset: str = "digits"
+    """digits, idx:DIR (the four files of MNIST or Fashion-MNIST), folder:DIR (one sub-folder per class), or a
+    tensorflow-datasets name such as cifar10."""
+    model: str = "lenet5"
+    """One of jaxcnn.models.list_models()."""
+    epochs: int = 40
+    """Passes over the training images."""
+    batch_size: int = 64
+    """Images in a step, over all devices."""
+    loss: Literal["softmax", "svm"] = "softmax"
+    """Cross-entropy after a softmax, or the multiclass support vector machine's hinge loss."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or SGD with Nesterov momentum 0.9; both with a linear warm-up and a cosine decay."""
+    learning_rate: float = 3e-3
+    """Highest learning rate of the schedule."""
+    weight_decay: float = 1e-2
+    """Decay of the kernels (not of biases and norms); with sgd 5e-4 is usual."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+    dropout: float = 0.0
+    """Dropout rate, for models that have it."""
+    crop: int = 1
+    """Augmentation: shift by up to this many pixels (after resizing) over a black border."""
+    flip: bool = False
+    """Augmentation: mirror left and right. Not for digits."""
+    cutout: int = 0
+    """Augmentation: blank a square of this side in pixels."""
+    mixup: float = 0.0
+    """Augmentation: alpha of mixup, which blends two images and their targets."""
+    cutmix: float = 0.0
+    """Augmentation: alpha of CutMix, which pastes a box of one image into another."""
+    image_size: tuple[int, int] | None = None
+    """Height and width that images are resized to; by default the model's own, else the data's."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the model computes in; parameters and statistics are float32 either way."""
+    parallel: Literal["none", "jit", "pmap"] = "jit"
+    """How the batch is split over several devices."""
+    seed: int = 0
+    """Decides the parameters, the order of the data, augmentation and dropout."""
+    name: str | None = None
+    """Name of the run's folder; by default made from dataset and model."""
+    runs_dir: Path = Path("runs")
+    """Where the run's folder goes."""
+    data_dir: Path | None = None
+    """Where prepared data is kept."""
+    checkpoint_seconds: float = 60.0
+    """Time between two checkpoints."""
+    log_every: int = 10
+    """Steps between two lines of metrics.jsonl."""
+    resume: bool = False
+    """Go on with an interrupted run; its other settings must be given again."""
+
+
+def main(config: Config) -> None:
+    """Train, evaluate after every epoch, and leave the results in runs_dir/name."""
+    console = Console(highlight=False, soft_wrap=True)
+    with mistakes_in_one_line("train_classifier"):
+        check(config)
+        parallel = data_parallel(config.parallel)
+        console.print(f"{parallel.describe(config.batch_size)}, {config.precision}")
+        dataset = data.load_dataset(config.dataset, data_dir=config.data_dir, image_size=image_size(config))
+        steps_per_epoch = len(dataset.train) // config.batch_size
+        last_step = config.epochs * steps_per_epoch
+        optimizer, schedule = make_optimizer(config, last_step)
+        merge, state = create_train_state(
+            make_model(config, len(dataset.class_names), dataset.image_shape[-1]), optimizer
+        )
+        run = open_run(
+            config.runs_dir,
+            config.name,
+            default_name(config),
+            decisive_settings(config),
+            resume=config.resume,
+        )
+        if config.resume:
+            if (run / "checkpoints").exists():  # else it was stopped before its first checkpoint
+                state = checkpoint.restore(run / "checkpoints", state)
+            rewind_metrics(run / "metrics.jsonl", int(state.step))
+        write_json(run / "dataset.json", description(dataset))
+
+    height, width, channels = dataset.image_shape
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    console.print(
+        f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images, "
+        f"{height}x{width}x{channels}, {len(dataset.class_names)} classes\n"
+        f"{config.model}: {parameters:,} parameters; results go to {run}"
+    )
+
+    loss = LOSSES[config.loss]
+    run_train_step = parallel.compile_train(
+        partial(train_step, merge=merge, optimizer=optimizer, loss=loss, set_random_keys=nn.set_random_keys)
+    )
+    run_eval_step = parallel.compile_eval(partial(eval_step, merge=merge, loss=loss))
+    prepare = jax.jit(partial(training_batch, config=config, dataset=dataset))
+    prepare_evaluation = jax.jit(partial(evaluation_batch, dataset=dataset))
+
+    def evaluate() -> Evaluation:
+        outputs = (
+            run_eval_step(state, prepare_evaluation(parallel.shard(batch)))
+            for batch in data.evaluation_batches(dataset.test, config.batch_size)
+        )
+        return collect(map(parallel.fetch, outputs), len(dataset.test))
+
+    step = first_step = int(state.step)
+    batches = data.training_batches(dataset.train, config.batch_size, seed=config.seed, start_step=step)
+    state = parallel.replicate(state)
+    augmentation_key, dropout_key = jax.random.split(jax.random.key(config.seed))
+    step_metrics: list[dict[str, Array]] = []  # of the steps since the last line of metrics.jsonl
+    started = saved = logged = time.perf_counter()
+    measured_images, measured_seconds = 0, 0.0
+
+    def log(**values: Any) -> None:
+        append_metrics(run / "metrics.jsonl", step, epoch=step / steps_per_epoch, **values)
+
+    with stop_signal() as stop, progress_bar(console, last_step, first_step, steps_per_epoch) as show:
+        while step < last_step and not stop():
+            batch = prepare(augmentation_key, step, parallel.shard(next(batches)))
+            state, new_metrics = run_train_step(state, batch, dropout_key)
+            step_metrics.append(new_metrics)
+            step += 1
+            end_of_epoch = step % steps_per_epoch == 0
+
+            if step % config.log_every == 0 or end_of_epoch:
+                train = jax.tree.map(lambda *x: float(np.mean(x)), *parallel.fetch(step_metrics))
+                images, seconds = len(step_metrics) * config.batch_size, time.perf_counter() - logged
+                if step - first_step > config.log_every:  # the first steps hold the compilation
+                    measured_images += images
+                    measured_seconds += seconds
+                show(step, train["loss"], train["accuracy"], images / seconds)
+                log(
+                    train_loss=train["loss"],
+                    train_accuracy=train["accuracy"],
+                    learning_rate=schedule(step - 1),
+                    images_per_second=images / seconds,
+                )
+                step_metrics, logged = [], time.perf_counter()
+
+            if end_of_epoch:
+                test = evaluate()
+                log(test_loss=test.loss, test_accuracy=test.accuracy)
+                logged = time.perf_counter()
+
+            if time.perf_counter() - saved > config.checkpoint_seconds:
+                checkpoint.save(run / "checkpoints", parallel.fetch(state))
+                saved = logged = time.perf_counter()
+        checkpoint.save(run / "checkpoints", parallel.fetch(state))
+
+    if step < last_step:
+        console.print(f"Stopped after step {step} of {last_step}; go on with\n  {resume_command(run)}")
+        sys.exit(130)
+
+    test, labels = evaluate(), dataset.test.labels
+    confused = [
+        plots.Confused(
+            dataset.test[i]["image"], int(labels[i]), int(test.predictions[i]), float(test.probabilities[i])
+        )
+        for i in most_confused(labels, test).tolist()
+    ]
+    matrix = confusion_matrix(labels, test.predictions, len(dataset.class_names))
+    plots.curves(read_metrics(run / "metrics.jsonl"), run / "curves.png")
+    plots.confusion(matrix, dataset.class_names, confused, run / "confusion.png")
+    summary = {
+        "test_accuracy": test.accuracy,
+        "test_loss": test.loss,
+        "parameters": parameters,
+        "images_per_second": measured_images / measured_seconds if measured_images else None,
+        "seconds": time.perf_counter() - started,
+        **environment(),
+    }
+    write_json(run / "summary.json", summary)
+    console.print(
+        f"test accuracy {test.accuracy:.4f} ({round(test.accuracy * len(dataset.test))} of "
+        f"{len(dataset.test)}) after {summary['seconds']:.0f} s\n"
+        f"curves.png, confusion.png, summary.json, metrics.jsonl, config.json and checkpoints are in {run}"
+    )
+
+
+def check(config: Config) -> None:
+    """Refuse settings that no run can have."""
+    for name in ("epochs", "batch_size", "log_every"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
+    if not config.learning_rate > 0:
+        raise ValueError(f"--learning-rate must be positive, got {config.learning_rate}")
+    for name in ("weight_decay", "crop", "cutout", "mixup", "cutmix"):
+        if getattr(config, name) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(config, name)}")
+    for name in ("label_smoothing", "dropout"):
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be in [0, 1), got {getattr(config, name)}")
+    if config.mixup and config.cutmix:
+        raise ValueError("--mixup and --cutmix blend the same targets; choose one of them")
+    if config.loss == "svm" and (config.mixup or config.cutmix or config.label_smoothing):
+        raise ValueError(
+            "--loss svm needs one label an image; leave out --mixup, --cutmix, --label-smoothing"
+        )
+
+
+def image_size(config: Config) -> tuple[int, int] | None:
+    """The height and width to resize images to; None leaves them as they are."""
+    abstract = nnx.eval_shape(
+        lambda: models.create_model(config.model, num_classes=2, in_channels=1, rngs=nnx.Rngs(0))
+    )
+    if config.image_size is None or abstract.input_size in (None, config.image_size):
+        return config.image_size or abstract.input_size
+    wanted, came = (f"{height}x{width}" for height, width in (abstract.input_size, config.image_size))
+    raise ValueError(f"--model {config.model} takes images of {wanted}, got --image-size {came}")
+
+
+def make_model(config: Config, num_classes: int, in_channels: int) -> models.Classifier:
+    """The model, with new parameters."""
+    overrides = {"dropout": config.dropout} if config.dropout else {}
+    return models.create_model(
+        config.model,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        dtype=jnp.dtype(config.precision),
+        rngs=nnx.Rngs(config.seed),
+        **overrides,
+    )
+
+
+def make_optimizer(config: Config, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer, and its schedule: a linear warm-up over a tenth of the steps, then a cosine to zero."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, steps // 10, steps)
+
+    def decayed(params: Any) -> Any:
+        return jax.tree.map(lambda x: x.ndim > 1, params)
+
+    if config.optimizer == "adamw":
+        return optax.adamw(schedule, weight_decay=config.weight_decay, mask=decayed), schedule
+    decay = optax.add_decayed_weights(config.weight_decay, decayed)
+    return optax.chain(decay, optax.sgd(schedule, momentum=0.9, nesterov=True)), schedule
+
+
+def training_batch(
+    key: Key[Array, ""], step: Array, batch: dict[str, Array], *, config: Config, dataset: data.Dataset
+) -> dict[str, Array]:
+    """Augment and normalise a batch of uint8 images; the randomness of a step depends on key and step."""
+    keys = jax.random.split(jax.random.fold_in(key, step), 4)
+    image = batch["image"].astype(jnp.float32)
+    target = jax.nn.one_hot(batch["label"], len(dataset.class_names))
+    target = optax.losses.smooth_labels(target, config.label_smoothing)
+    if config.crop:
+        image = augment.random_crop(keys[0], image, config.crop)
+    if config.flip:
+        image = augment.random_flip(keys[1], image)
+    image = normalize(image, dataset.mean, dataset.std)
+    if config.cutout:
+        image = augment.cutout(keys[2], image, config.cutout)
+    if config.mixup:
+        image, target = augment.mixup(keys[3], image, target, config.mixup)
+    if config.cutmix:
+        image, target = augment.cutmix(keys[3], image, target, config.cutmix)
+    return {"image": image, "target": target, "index": batch["index"]}
+
+
+def evaluation_batch(batch: dict[str, Array], *, dataset: data.Dataset) -> dict[str, Array]:
+    """Normalise a batch of uint8 images."""
+    return batch | {"image": normalize(batch["image"], dataset.mean, dataset.std)}
+
+
+def normalize(image: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
+    """Images of 0..255 as float32 in which each channel has mean 0 and deviation 1 over the training set."""
+    shape = (1, 1, 1, len(mean))
+    scaled = image.astype(jnp.float32) / 255
+    return (scaled - jnp.array(mean).reshape(shape)) / jnp.array(std).reshape(shape)
+
+
+def decisive_settings(config: Config) -> dict[str, Any]:
+    """The settings that decide the result, which a resumed run must share."""
+    where_and_when = ("name", "runs_dir", "data_dir", "checkpoint_seconds", "log_every", "resume")
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in where_and_when}
+
+
+def default_name(config: Config) -> str:
+    """The run's name where none is given: the data set's, without its folder's path, and the model's."""
+    kind, _, place = config.dataset.partition(":")
+    return f"{Path(place).name or kind}-{config.model}"
+
+
+def description(dataset: data.Dataset) -> dict[str, Any]:
+    """What must be known of the data to use the model that was trained on it."""
+    names = ("name", "class_names", "image_shape", "mean", "std")
+    return {name: getattr(dataset, name) for name in names}
+
+
+def resume_command(run: Path) -> str:
+    """The command line that goes on with this run."""
+    words = ["python", *sys.argv]
+    if "--name" not in " ".join(words):
+        words += ["--name", run.name]
+    return shlex.join(words if "--resume" in words else [*words, "--resume"])
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

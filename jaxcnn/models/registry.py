@@ -1,0 +1,100 @@
+"""Models by name."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from fnmatch import fnmatch
+from functools import partial
+from typing import Any
+
+from flax import nnx
+from jax.typing import DTypeLike
+
+from jaxcnn.models.classifier import Classifier
+from jaxcnn.models.lenet import LeNet5
+from jaxcnn.models.mlp import MLP
+from jaxcnn.models.resnet import cifar_resnet, resnet18
+
+MODELS: dict[str, Callable[..., Classifier]] = {
+    "lenet5": LeNet5,
+    "mlp": MLP,
+    "resnet18": resnet18,
+    "resnet20": partial(cifar_resnet, 20),
+    "resnet32": partial(cifar_resnet, 32),
+    "resnet44": partial(cifar_resnet, 44),
+    "resnet56": partial(cifar_resnet, 56),
+}
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    dtype: DTypeLike | None = None,
+    rngs: nnx.Rngs,
+    **overrides: Any,
+) -> Classifier:
+    """Make a model by its name, in training mode, with new parameters.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: number of logits.
+        in_channels: channels of the images.
+        dtype: floating dtype of the computation, float32 if None; parameters and statistics are float32.
+        rngs: where the streams "params" and "dropout" come from, nnx.Rngs(seed).
+        **overrides: further options of this model, such as mlp's hidden and dropout.
+
+    Returns:
+        A model: model(x) gives logits (batch, num_classes), model.features(x, taps) named feature maps.
+
+    Raises:
+        ValueError: an unknown name, num_classes or in_channels < 1, an option value out of range.
+        TypeError: an option that this model does not have, rngs that is not nnx.Rngs.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> model = create_model("resnet20", num_classes=10, rngs=nnx.Rngs(0))
+        >>> model.eval()
+        >>> model(jnp.zeros((2, 32, 32, 3))).shape
+        (2, 10)
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(str(name).lower(), MODELS, n=1)
+        hint = f'did you mean "{near[0]}"? ' if near else ""
+        raise ValueError(f"create_model: unknown model {name!r}; {hint}list_models() names all {len(MODELS)}")
+    if not isinstance(rngs, nnx.Rngs):
+        raise TypeError(
+            f"create_model: rngs must be an nnx.Rngs, such as nnx.Rngs(0), got {type(rngs).__name__}"
+        )
+    accepted = _overrides(MODELS[name])
+    unknown = [option for option in overrides if option not in accepted]
+    if unknown:
+        raise TypeError(
+            f"create_model: {name} has no option {', '.join(unknown)}; "
+            f"its options are {', '.join(accepted) or 'none'}"
+        )
+    return MODELS[name](num_classes=num_classes, in_channels=in_channels, dtype=dtype, rngs=rngs, **overrides)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names of the models that match a shell pattern, sorted.
+
+    Args:
+        pattern: a pattern such as "resnet*" (*, ? and [...]).
+
+    Returns:
+        Names for `create_model`; an empty list if none matches.
+
+    Example:
+        >>> list_models("resnet*")
+        ['resnet18', 'resnet20', 'resnet32', 'resnet44', 'resnet56']
+    """
+    return sorted(name for name in MODELS if fnmatch(name, pattern))
+
+
+def _overrides(model: Callable[..., Classifier]) -> list[str]:
+    # A class is asked for its constructor's signature: its own is hidden by Flax's metaclass.
+    signature = inspect.signature(model.__init__ if isinstance(model, type) else model)
+    common = {"self", "num_classes", "in_channels", "dtype", "rngs"}
+    return [name for name in signature.parameters if name not in common]

@@ -1,0 +1,188 @@
+"""ResNet: He, Zhang, Ren and Sun 2015, "Deep Residual Learning for Image Recognition"."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array
+
+import jaxcnn.functional as F
+from jaxcnn.models.classifier import Classifier, Stage
+from jaxcnn.nn import BasicBlock, ConvNormAct
+
+
+class ResNet(Classifier):
+    """A stem, layers of residual blocks, the global mean, a linear classifier.
+
+    The first block of every layer but the first halves the image. Convolutions are initialised by He's rule,
+    on the fan-out.
+
+    Args:
+        block: makes a block from (channels_in, channels_out, *, stride, drop_path, rngs): `BasicBlock` or
+            `Bottleneck`, or a functools.partial that sets their other options.
+        depths: number of blocks in each layer.
+        channels: channels of each layer.
+        stem_channels: channels of the stem; None means channels[0].
+        small_images: the stem of the paper's section 4.2 for 32 x 32 images, a 3x3 convolution, instead of
+            that of section 4.1 for 224 x 224, a 7x7 convolution and a 3x3 max pooling of stride 2 each.
+        drop_path: rate of the last block's DropPath; the others' grow to it linearly from 0.
+        num_classes: number of logits.
+        in_channels: channels of the images.
+        dtype: floating dtype of the computation, float32 if None; parameters and statistics are float32.
+        rngs: where the stream "params" comes from, and "dropout" if drop_path > 0.
+
+    Raises:
+        ValueError: depths and channels of different lengths, a size < 1, a rate outside [0, 1].
+        TypeError: a dtype that is not floating.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> tiny = ResNet(BasicBlock, (1, 1), (8, 16), num_classes=5, in_channels=1, rngs=nnx.Rngs(0))
+        >>> {name: value.shape[1:] for name, value in tiny.features(jnp.zeros((1, 64, 48, 1))).items()}
+        {'stem': (32, 24, 8), 'max_pool': (16, 12, 8), 'layer1': (16, 12, 8), 'layer2': (8, 6, 16),
+         'avg_pool': (16,), 'logits': (5,)}
+    """
+
+    def __init__(
+        self,
+        block: Callable[..., nnx.Module],
+        depths: Sequence[int],
+        channels: Sequence[int],
+        *,
+        stem_channels: int | None = None,
+        small_images: bool = False,
+        drop_path: float = 0.0,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(num_classes=num_classes, in_channels=in_channels, dtype=dtype)
+        if len(depths) != len(channels) or not depths or min(depths) < 1:
+            raise ValueError(
+                "ResNet: depths and channels must have one positive int for each layer, "
+                f"got depths={tuple(depths)}, channels={tuple(channels)}"
+            )
+        current = channels[0] if stem_channels is None else stem_channels
+        self.small_images = small_images
+        self.stem = ConvNormAct(
+            in_channels, current, 3 if small_images else 7, stride=1 if small_images else 2, rngs=rngs
+        )
+        self.layers = nnx.List()
+        rates = iter(np.linspace(0.0, drop_path, sum(depths)).tolist())
+        for layer, (depth, width) in enumerate(zip(depths, channels, strict=True)):
+            blocks = nnx.List()
+            for position in range(depth):
+                stride = 2 if layer > 0 and position == 0 else 1
+                blocks.append(block(current, width, stride=stride, drop_path=next(rates), rngs=rngs))
+                current = width
+            self.layers.append(blocks)
+        self.output = nnx.Linear(current, num_classes, dtype=self.dtype, rngs=rngs)
+
+    def stages(self) -> list[Stage]:
+        """The stem, its pooling for large images, layer1, layer2, ..., the global mean and the logits."""
+        stem: list[Stage] = [("stem", self.stem)]
+        if not self.small_images:
+            stem.append(("max_pool", lambda x: F.max_pool(x, 3, stride=2, padding=1)))
+        layers = [(f"layer{i + 1}", partial(_chain, blocks)) for i, blocks in enumerate(self.layers)]
+        return [*stem, *layers, ("avg_pool", F.global_avg_pool), ("logits", self.output)]
+
+
+def resnet18(
+    *,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    small_images: bool = False,
+    drop_path: float = 0.0,
+    dtype: DTypeLike | None = None,
+    rngs: nnx.Rngs,
+) -> ResNet:
+    """ResNet-18 of the paper's table 1, as torchvision has it: 11,689,512 parameters for 1000 classes.
+
+    Args:
+        num_classes: number of logits.
+        in_channels: channels of the images.
+        small_images: a 3x3 stem of stride 1 without pooling, for images of about 32 x 32.
+        drop_path: rate of the last block's DropPath; the others' grow to it linearly from 0.
+        dtype: floating dtype of the computation, float32 if None; parameters and statistics are float32.
+        rngs: where the streams "params" and "dropout" come from.
+
+    Returns:
+        The model, in training mode.
+
+    Raises:
+        ValueError: num_classes or in_channels < 1, a rate outside [0, 1].
+
+    Example:
+        >>> model = nnx.eval_shape(lambda: resnet18(num_classes=10, rngs=nnx.Rngs(0)))  # allocates nothing
+        >>> model.taps
+        ('stem', 'max_pool', 'layer1', 'layer2', 'layer3', 'layer4', 'avg_pool', 'logits')
+    """
+    return ResNet(
+        BasicBlock,
+        (2, 2, 2, 2),
+        (64, 128, 256, 512),
+        small_images=small_images,
+        drop_path=drop_path,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def cifar_resnet(
+    depth: int,
+    *,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    drop_path: float = 0.0,
+    dtype: DTypeLike | None = None,
+    rngs: nnx.Rngs,
+) -> ResNet:
+    """The ResNets of the paper's section 4.2 for 32 x 32 images: 3 layers of 2n convolutions, depth 6n + 2.
+
+    Shortcuts have no parameters (option A). The paper's table 6 gives 0.27, 0.46, 0.66 and 0.85 million
+    parameters for depths 20, 32, 44 and 56 with 10 classes.
+
+    Args:
+        depth: layers with weights, 6n + 2.
+        num_classes: number of logits.
+        in_channels: channels of the images.
+        drop_path: rate of the last block's DropPath; the others' grow to it linearly from 0.
+        dtype: floating dtype of the computation, float32 if None; parameters and statistics are float32.
+        rngs: where the streams "params" and "dropout" come from.
+
+    Returns:
+        The model, in training mode.
+
+    Raises:
+        ValueError: a depth that is not 6n + 2, num_classes or in_channels < 1, a rate outside [0, 1].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> cifar_resnet(8, rngs=nnx.Rngs(0))(jnp.zeros((2, 32, 32, 3))).shape
+        (2, 10)
+    """
+    n, rest = divmod(depth - 2, 6)
+    if n < 1 or rest:
+        raise ValueError(f"cifar_resnet: depth must be 6n + 2 (20, 32, 44, 56, ...), got {depth}")
+    return ResNet(
+        partial(BasicBlock, shortcut="pad"),
+        (n, n, n),
+        (16, 32, 64),
+        small_images=True,
+        drop_path=drop_path,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def _chain(blocks: Iterable[Callable[[Array], Array]], x: Array) -> Array:
+    for block in blocks:
+        x = block(x)
+    return x

@@ -1,0 +1,221 @@
+"""Convolutions with their parameters."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+import jaxcnn.functional as F
+from jaxcnn.functional.checks import SPATIAL_RANKS, AnyArray, PerAxis, as_floating, as_int, per_axis
+from jaxcnn.functional.geometry import Padding, padding_pairs
+from jaxcnn.functional.padding import check_mode
+
+Initializer = jax.nn.initializers.Initializer
+
+
+def canonical_window(module: str, window: PerAxis) -> tuple[int, ...]:
+    """A window as a tuple of 1 to 3 ints; an int means two spatial axes."""
+    rank = len(window) if isinstance(window, Sequence) else 2
+    if rank not in SPATIAL_RANKS:
+        raise ValueError(f"{module}: window must be an int or a tuple of 1 to 3 ints, got {window!r}")
+    return per_axis(module, "window", window, rank, minimum=1)
+
+
+class Conv(nnx.Module):
+    """A convolution over 1, 2 or 3 spatial axes, `jaxcnn.functional.conv` with its kernel and bias.
+
+    The parameters are float32: `kernel` (*window, channels_in // groups, channels_out) and `bias`
+    (channels_out,), or None. The computation has `dtype`; None means the dtype of x.
+
+    Args:
+        channels_in: channels of x.
+        channels_out: channels of the result.
+        window: taps per spatial axis; an int means two axes.
+        stride: elements between two positions of the window.
+        padding: an int, a padding name, a tuple of ints or a tuple of (low, high) pairs.
+        dilation: elements between two taps of the window.
+        groups: groups of channels that do not see each other; it divides channels_in and channels_out.
+        padding_mode: what the padding is filled with, a mode of `jaxcnn.functional.pad`.
+        use_bias: whether a bias, initially zero, is added.
+        kernel_init: initializer of the kernel; its fan-in is prod(window) * channels_in // groups.
+        dtype: floating dtype that x and the parameters are cast to for the computation.
+        rngs: where the stream "params" comes from.
+
+    Raises:
+        ValueError: channels that groups does not divide, an option out of range.
+        TypeError: an option of the wrong type; when called, an x that is not floating.
+
+    Example:
+        >>> conv = Conv(3, 8, (3, 5), stride=2, padding=(1, 2), rngs=nnx.Rngs(0))
+        >>> conv(jnp.zeros((2, 32, 24, 3))).shape
+        (2, 16, 12, 8)
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        window: PerAxis,
+        *,
+        stride: PerAxis = 1,
+        padding: Padding = 0,
+        dilation: PerAxis = 1,
+        groups: int = 1,
+        padding_mode: str = "zeros",
+        use_bias: bool = True,
+        kernel_init: Initializer = jax.nn.initializers.lecun_normal(),  # noqa: B008 (a pure function)
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        channels_in, channels_out, groups = _channels("Conv", channels_in, channels_out, groups)
+        window = canonical_window("Conv", window)
+        rank = len(window)
+        self.stride = per_axis("Conv", "stride", stride, rank, minimum=1)
+        self.padding = padding if isinstance(padding, str) else padding_pairs("Conv", padding, rank)
+        self.dilation = per_axis("Conv", "dilation", dilation, rank, minimum=1)
+        self.groups = groups
+        check_mode("Conv", "padding_mode", padding_mode)
+        self.padding_mode = padding_mode
+        self.dtype = _floating_dtype("Conv", dtype)
+        shape = (*window, channels_in // groups, channels_out)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels_out, jnp.float32)) if use_bias else None
+
+    def __call__(
+        self, x: Float[AnyArray, "batch *spatial channels_in"]
+    ) -> Float[Array, "batch *out channels_out"]:
+        """Convolve x.
+
+        Args:
+            x: images (batch, *spatial, channels_in).
+
+        Returns:
+            Images (batch, *out, channels_out).
+        """
+        x, kernel, bias = _in_one_dtype("Conv", self.dtype, x, self.kernel, self.bias)
+        return F.conv(
+            x,
+            kernel,
+            bias,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            padding_mode=self.padding_mode,
+        )
+
+
+class ConvTranspose(nnx.Module):
+    """A transposed convolution, `jaxcnn.functional.conv_transpose` with its kernel and bias.
+
+    It is the adjoint of the Conv with the same options from channels_out to channels_in, and its `kernel` has
+    the layout of that Conv's: (*window, channels_out // groups, channels_in). The parameters are float32.
+
+    Args:
+        channels_in: channels of x.
+        channels_out: channels of the result.
+        window: taps per spatial axis; an int means two axes.
+        stride: elements of the result between two elements of x.
+        padding: the padding of the convolution whose adjoint this is, so it makes the result smaller.
+        output_padding: elements added at the high end.
+        dilation: elements between two taps of the window.
+        groups: groups of channels that do not see each other; it divides channels_in and channels_out.
+        use_bias: whether a bias, initially zero, is added.
+        kernel_init: initializer of the kernel; its fan-out is prod(window) * channels_in. The default
+            has variance 1 / fan-out, because here each element of the result is a sum over channels_in.
+        dtype: floating dtype that x and the parameters are cast to; None means the dtype of x.
+        rngs: where the stream "params" comes from.
+
+    Raises:
+        ValueError: channels that groups does not divide, an option out of range.
+        TypeError: an option of the wrong type; when called, an x that is not floating.
+
+    Example:
+        >>> up = ConvTranspose(8, 3, 4, stride=2, padding=1, rngs=nnx.Rngs(0))
+        >>> up(jnp.zeros((2, 16, 12, 8))).shape
+        (2, 32, 24, 3)
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        window: PerAxis,
+        *,
+        stride: PerAxis = 1,
+        padding: Padding = 0,
+        output_padding: PerAxis = 0,
+        dilation: PerAxis = 1,
+        groups: int = 1,
+        use_bias: bool = True,
+        kernel_init: Initializer = jax.nn.initializers.variance_scaling(  # noqa: B008 (a pure function)
+            1.0, "fan_out", "truncated_normal"
+        ),
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        channels_in, channels_out, groups = _channels("ConvTranspose", channels_in, channels_out, groups)
+        window = canonical_window("ConvTranspose", window)
+        rank = len(window)
+        self.stride = per_axis("ConvTranspose", "stride", stride, rank, minimum=1)
+        self.padding = padding if isinstance(padding, str) else padding_pairs("ConvTranspose", padding, rank)
+        self.output_padding = per_axis("ConvTranspose", "output_padding", output_padding, rank, minimum=0)
+        self.dilation = per_axis("ConvTranspose", "dilation", dilation, rank, minimum=1)
+        self.groups = groups
+        self.dtype = _floating_dtype("ConvTranspose", dtype)
+        shape = (*window, channels_out // groups, channels_in)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels_out, jnp.float32)) if use_bias else None
+
+    def __call__(
+        self, x: Float[AnyArray, "batch *spatial channels_in"]
+    ) -> Float[Array, "batch *out channels_out"]:
+        """Apply the adjoint of a convolution to x.
+
+        Args:
+            x: images (batch, *spatial, channels_in).
+
+        Returns:
+            Images (batch, *out, channels_out).
+        """
+        x, kernel, bias = _in_one_dtype("ConvTranspose", self.dtype, x, self.kernel, self.bias)
+        return F.conv_transpose(
+            x,
+            kernel,
+            bias,
+            stride=self.stride,
+            padding=self.padding,
+            output_padding=self.output_padding,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+
+
+def _channels(module: str, channels_in: Any, channels_out: Any, groups: Any) -> tuple[int, int, int]:
+    channels_in = as_int(module, "channels_in", channels_in, minimum=1)
+    channels_out = as_int(module, "channels_out", channels_out, minimum=1)
+    groups = as_int(module, "groups", groups, minimum=1)
+    for name, channels in (("channels_in", channels_in), ("channels_out", channels_out)):
+        if channels % groups:
+            raise ValueError(f"{module}: groups must divide {name}, got groups={groups}, {name}={channels}")
+    return channels_in, channels_out, groups
+
+
+def _floating_dtype(module: str, dtype: DTypeLike | None) -> jnp.dtype | None:
+    if dtype is None:
+        return None
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"{module}: dtype must be a floating dtype or None, got {dtype!r}")
+    return jnp.dtype(dtype)
+
+
+def _in_one_dtype(
+    module: str, dtype: jnp.dtype | None, x: Any, kernel: nnx.Param[Array], bias: nnx.Param[Array] | None
+) -> tuple[Array, Array, Array | None]:
+    x = as_floating(module, "x", x)
+    dtype = x.dtype if dtype is None else dtype
+    return x.astype(dtype), kernel[...].astype(dtype), None if bias is None else bias[...].astype(dtype)

@@ -1,0 +1,24 @@
+"""Four CPU devices, strict promotion and run-time shape checks for every test."""
+
+import os
+
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Every annotation of the package is checked at run time, arrays' dtypes and shapes included.
+jaxtyping.install_import_hook("jaxcnn", "beartype.beartype")
+
+
+@pytest.fixture
+def unchecked():
+    """Turn the annotation checks off, so that the package's own error messages are seen."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

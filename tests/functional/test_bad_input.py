@@ -1,0 +1,488 @@
+"""Wrong input is refused by name when traced: one table, each row eager and under jit."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcnn.functional as F
+from tests import reference
+
+
+def array(*shape, dtype=jnp.float32):
+    return jnp.asarray(reference.normal(0, *shape)).astype(dtype)
+
+
+def bind(function, *others, **options):
+    """A call of the function on arrays, which jit traces, followed by what jit must not trace."""
+    return lambda *arrays: function(*arrays, *others, **options)
+
+
+x1, x2, x3 = array(2, 9, 4), array(2, 7, 6, 4), array(2, 4, 5, 3, 4)
+k1, k2, k3 = array(3, 4, 6), array(3, 2, 4, 6), array(2, 3, 1, 4, 6)
+t2 = array(3, 2, 6, 4)  # a kernel for conv_transpose: from 4 channels to 6
+signal, taps = array(9), array(3)
+key = jax.random.key(0)
+
+# what is wrong: (call, arrays, what the message holds in this order: function, argument, received, expected)
+TABLE = {
+    # convolutions
+    "conv, channel mismatch": (bind(F.conv), [x2, array(3, 2, 5, 6)], "conv: kernel .*4.* x .*(3, 2, 5, 6)"),
+    "conv, kernel rank too high": (bind(F.conv), [x1, k2], "conv: x .*(2, 9, 4)"),
+    "conv, x rank too low": (bind(F.conv), [array(7, 6, 4), k2], "conv: x .*(7, 6, 4).*x[None]"),
+    "conv, x rank too high": (bind(F.conv), [x3, k2], "conv: x .*(2, 4, 5, 3, 4)"),
+    "conv, kernel of rank 2": (bind(F.conv), [array(2, 4), array(4, 6)], "conv: kernel .*(4, 6)"),
+    "conv, four spatial axes": (
+        bind(F.conv),
+        [array(1, 3, 3, 3, 3, 2), array(2, 2, 2, 2, 2, 2)],
+        "conv: kernel .*(2, 2, 2, 2, 2, 2)",
+    ),
+    "conv, groups do not divide x": (
+        bind(F.conv, groups=3),
+        [x2, array(3, 2, 1, 6)],
+        "conv: groups .*3.* 4 ",
+    ),
+    "conv, groups do not divide the kernel": (
+        bind(F.conv, groups=4),
+        [x2, array(3, 2, 1, 6)],
+        "conv: groups .*4.* 6 ",
+    ),
+    "conv, groups 0": (bind(F.conv, groups=0), [x2, k2], "conv: groups .*1.* 0"),
+    "conv, groups forgotten in the kernel": (bind(F.conv, groups=2), [x2, k2], "conv: kernel .*(3, 2, 4, 6)"),
+    "conv, kernel larger than x": (
+        bind(F.conv),
+        [array(2, 2, 6, 4), k2],
+        "conv: window .*(3, 2).*3 .*2 ",
+    ),
+    "conv, dilated kernel larger than padded x": (
+        bind(F.conv, dilation=(4, 1), padding=((1, 0), (0, 0))),
+        [x2, k2],
+        "conv: window .*(3, 2).*(4, 1).*9 .*8 .*(1, 0)",
+    ),
+    "conv, zero spatial size": (bind(F.conv), [array(2, 0, 6, 4), k2], "conv: x .*(2, 0, 6, 4)"),
+    "conv, empty window": (bind(F.conv), [x2, array(0, 2, 4, 6)], "conv: .*(0, 2"),
+    "conv, no channels": (bind(F.conv), [array(2, 7, 6, 0), array(3, 2, 0, 6)], "conv: .*0"),
+    "conv, stride 0": (bind(F.conv, stride=0), [x2, k2], "conv: stride .*1.* 0"),
+    "conv, stride negative": (bind(F.conv, stride=(1, -2)), [x2, k2], "conv: stride .*(1, -2)"),
+    "conv, stride a float": (bind(F.conv, stride=2.0), [x2, k2], "conv: stride .*int.*2.0"),
+    "conv, stride True": (bind(F.conv, stride=True), [x2, k2], "conv: stride .*int.*True"),
+    "conv, stride of another rank": (bind(F.conv, stride=(1, 2, 3)), [x2, k2], "conv: stride .*2.*(1, 2, 3)"),
+    "conv, dilation 0": (bind(F.conv, dilation=0), [x2, k2], "conv: dilation .*1.* 0"),
+    "conv, negative padding": (bind(F.conv, padding=-1), [x2, k2], "conv: padding .*-1"),
+    "conv, negative padding pair": (
+        bind(F.conv, padding=((1, 0), (-1, 2))),
+        [x2, k2],
+        "conv: padding .*((1, 0), (-1, 2))",
+    ),
+    "conv, padding in lower case": (bind(F.conv, padding="same"), [x2, k2], "conv: padding .*SAME.*'same'"),
+    "conv, padding unknown": (bind(F.conv, padding="HALF"), [x2, k2], "conv: padding .*SAME.*VALID.*'HALF'"),
+    "conv, padding of another rank": (bind(F.conv, padding=(1, 1, 1)), [x2, k2], "conv: padding .*(1, 1, 1)"),
+    "conv, padding of triples": (
+        bind(F.conv, padding=((1, 1, 1), (0, 0, 0))),
+        [x2, k2],
+        "conv: padding .*((1, 1, 1), (0, 0, 0))",
+    ),
+    "conv, padding a float": (bind(F.conv, padding=1.5), [x2, k2], "conv: padding .*1.5"),
+    "conv, padding None": (bind(F.conv, padding=None), [x2, k2], "conv: padding .*None"),
+    "conv, CAUSAL in 2-D": (bind(F.conv, padding="CAUSAL"), [x2, k2], "conv: padding .*CAUSAL.* 2"),
+    "conv, padding_mode unknown": (
+        bind(F.conv, padding=1, padding_mode="mirror"),
+        [x2, k2],
+        "conv: padding_mode .*reflect.*'mirror'",
+    ),
+    "conv, padding_mode in upper case": (
+        bind(F.conv, padding=1, padding_mode="REFLECT"),
+        [x2, k2],
+        "conv: padding_mode .*reflect.*'REFLECT'",
+    ),
+    "conv, reflect padding as large as x": (
+        bind(F.conv, padding=((0, 0), (6, 0)), padding_mode="reflect"),
+        [x2, k2],
+        "conv: reflect padding .*5.*(6, 0)",
+    ),
+    "conv, circular padding larger than x": (
+        bind(F.conv, padding=((8, 0), (0, 0)), padding_mode="circular"),
+        [x2, k2],
+        "conv: circular padding .*7.*(8, 0)",
+    ),
+    "conv, integer images": (
+        bind(F.conv),
+        [array(2, 7, 6, 4, dtype=jnp.uint8), k2],
+        "conv: x .*float.*uint8",
+    ),
+    "conv, complex x": (bind(F.conv), [x2.astype(jnp.complex64), k2], "conv: x .*float.*complex64"),
+    "conv, boolean x": (bind(F.conv), [x2 > 0, k2], "conv: x .*float.*bool"),
+    "conv, mixed dtypes": (
+        bind(F.conv),
+        [x2, k2.astype(jnp.bfloat16)],
+        "conv: .*dtype.*x.*float32.*kernel.*bfloat16",
+    ),
+    "conv, bias of another dtype": (
+        bind(F.conv),
+        [x2, k2, array(6, dtype=jnp.float16)],
+        "conv: .*dtype.*float32.*bias.*float16",
+    ),
+    "conv, bias of another length": (bind(F.conv), [x2, k2, array(4)], "conv: bias .*(6,).*(4,)"),
+    "conv, bias of rank 4": (bind(F.conv), [x2, k2, array(1, 1, 1, 6)], "conv: bias .*(6,).*(1, 1, 1, 6)"),
+    "conv, a list for x": (bind(F.conv), [[[[1.0]]], k2], "conv: x .*array.*list"),
+    "conv, a list for the kernel": (bind(F.conv), [x2, [[1.0]]], "conv: kernel .*array.*list"),
+    "conv, a number for the bias": (bind(F.conv, 1.0), [x2, k2], "conv: bias .*array.*float"),
+    "conv, None for x": (lambda k: F.conv(None, k), [k2], "conv: x .*array.*None"),
+    "depthwise_conv, channels of x do not divide": (
+        bind(F.depthwise_conv),
+        [x2, array(3, 2, 1, 6)],
+        "depthwise_conv: kernel .* 4 .*(3, 2, 1, 6)",
+    ),
+    "depthwise_conv, kernel of conv": (
+        bind(F.depthwise_conv),
+        [x2, k2],
+        "depthwise_conv: kernel .*(3, 2, 4, 6)",
+    ),
+    "depthwise_conv, stride 0": (
+        bind(F.depthwise_conv, stride=0),
+        [x2, array(3, 2, 1, 4)],
+        "depthwise_conv: stride .* 0",
+    ),
+    "separable_conv, pointwise channels": (
+        bind(F.separable_conv),
+        [x2, array(3, 2, 1, 8), array(1, 1, 4, 6)],
+        "separable_conv: pointwise_kernel .*8.*(1, 1, 4, 6)",
+    ),
+    "separable_conv, pointwise window": (
+        bind(F.separable_conv),
+        [x2, array(3, 2, 1, 8), array(3, 1, 8, 6)],
+        "separable_conv: pointwise_kernel .*1.*(3, 1, 8, 6)",
+    ),
+    "separable_conv, depthwise kernel": (
+        bind(F.separable_conv),
+        [x2, array(3, 2, 1, 6), array(1, 1, 6, 6)],
+        "separable_conv: depthwise_kernel .*4.*(3, 2, 1, 6)",
+    ),
+    # transposed
+    "conv_transpose, kernel of conv": (
+        bind(F.conv_transpose),
+        [x2, k2],
+        "conv_transpose: kernel .*4.*(3, 2, 4, 6)",
+    ),
+    "conv_transpose, groups": (bind(F.conv_transpose, groups=3), [x2, t2], "conv_transpose: groups .*3.* 4 "),
+    "conv_transpose, output_padding with SAME": (
+        bind(F.conv_transpose, stride=2, padding="SAME", output_padding=1),
+        [x2, t2],
+        "conv_transpose: output_padding .*'SAME'",
+    ),
+    "conv_transpose, output_padding as large as the stride": (
+        bind(F.conv_transpose, stride=2, output_padding=2),
+        [x2, t2],
+        "conv_transpose: output_padding .*stride.*2",
+    ),
+    "conv_transpose, output_padding negative": (
+        bind(F.conv_transpose, stride=2, output_padding=-1),
+        [x2, t2],
+        "conv_transpose: output_padding .*-1",
+    ),
+    "conv_transpose, padding takes everything": (
+        bind(F.conv_transpose, padding=9),
+        [x2, t2],
+        "conv_transpose: padding .*9.*(7, 6)",
+    ),
+    "conv_transpose, bias": (bind(F.conv_transpose), [x2, t2, array(4)], "conv_transpose: bias .*(6,).*(4,)"),
+    "conv_transpose, padding in lower case": (
+        bind(F.conv_transpose, padding="valid"),
+        [x2, t2],
+        "conv_transpose: padding .*VALID.*'valid'",
+    ),
+    "conv_transpose, stride 0": (bind(F.conv_transpose, stride=0), [x2, t2], "conv_transpose: stride .* 0"),
+    "conv_transpose, CAUSAL in 2-D": (
+        bind(F.conv_transpose, padding="CAUSAL"),
+        [x2, t2],
+        "conv_transpose: padding .*CAUSAL.* 2",
+    ),
+    # pad
+    "pad, negative": (bind(F.pad, -1), [x2], "pad: padding .*-1"),
+    "pad, unknown mode": (bind(F.pad, 1, mode="wrap"), [x2], "pad: mode .*circular.*'wrap'"),
+    "pad, reflect as large as x": (
+        bind(F.pad, (6, 6), mode="reflect"),
+        [x2],
+        "pad: reflect padding .*5.*(6, 6)",
+    ),
+    "pad, circular larger than x": (
+        bind(F.pad, (0, 7), mode="circular"),
+        [x2],
+        "pad: circular padding .*6.*(7, 7)",
+    ),
+    "pad, symmetric larger than x": (
+        bind(F.pad, (0, 7), mode="symmetric"),
+        [x2],
+        "pad: symmetric padding .*6.*(7, 7)",
+    ),
+    "pad, edge of nothing": (bind(F.pad, 1, mode="edge"), [array(2, 0, 6, 4)], "pad: x .*(2, 0, 6, 4)"),
+    "pad, another rank": (bind(F.pad, (1, 1, 1)), [x2], "pad: padding .*(1, 1, 1)"),
+    "pad, a name": (bind(F.pad, "SAME"), [x2], "pad: padding .*'SAME'"),
+    "pad, one image": (
+        bind(F.pad, (1, 1)),
+        [array(7, 6, 4)],
+        "pad: .*(7, 6, 4).*x[None]|pad: padding .*(1, 1)",
+    ),
+    "pad, a list": (bind(F.pad, 1), [[[1.0]]], "pad: x .*array.*list"),
+    # pools
+    "max_pool, int window for one image": (
+        bind(F.max_pool, 2),
+        [array(7, 6, 4)],
+        "max_pool: window .*tuple.*window=2.*x[None]",
+    ),
+    "avg_pool, int window for volumes": (
+        bind(F.avg_pool, 2),
+        [x3],
+        "avg_pool: window .*tuple.*window=2",
+    ),
+    "max_pool, window of another rank": (bind(F.max_pool, (2, 2)), [x1], "max_pool: x .*(2, 9, 4)"),
+    "max_pool, one image": (bind(F.max_pool, (2, 2)), [array(7, 6, 4)], "max_pool: x .*(7, 6, 4).*x[None]"),
+    "max_pool, window larger than x": (bind(F.max_pool, (8, 2)), [x2], "max_pool: window .*(8, 2).*8 .*7 "),
+    "max_pool, window 0": (bind(F.max_pool, (2, 0)), [x2], "max_pool: window .*(2, 0)"),
+    "max_pool, stride 0": (bind(F.max_pool, 2, stride=0), [x2], "max_pool: stride .* 0"),
+    "avg_pool, dilation 0": (bind(F.avg_pool, 2, dilation=(0, 1)), [x2], "avg_pool: dilation .*(0, 1)"),
+    "max_pool, negative padding": (bind(F.max_pool, 2, padding=-1), [x2], "max_pool: padding .*-1"),
+    "max_pool, padding in lower case": (
+        bind(F.max_pool, 2, padding="same"),
+        [x2],
+        "max_pool: padding .*SAME.*'same'",
+    ),
+    "max_pool, a window in the padding": (
+        bind(F.max_pool, 2, stride=1, padding=2),
+        [x2],
+        "max_pool: every window .*(2, 2).*padding 2 .*(7, 6)",
+    ),
+    "avg_pool, a window in the padding": (
+        bind(F.avg_pool, 2, stride=1, padding=((0, 0), (0, 2)), count_include_pad=False),
+        [x2],
+        "avg_pool: every window .*((0, 0), (0, 2)) .*(7, 6)",
+    ),
+    "max_pool, a dilated window around x": (
+        bind(F.max_pool, (2,), stride=1, padding=1, dilation=2),
+        [array(2, 1, 3)],
+        "max_pool: every window .*(2,).*padding 1 .*(1,)",
+    ),
+    "max_pool, ceil_mode with SAME": (
+        bind(F.max_pool, 2, padding="SAME", ceil_mode=True),
+        [x2],
+        "max_pool: ceil_mode.*'SAME'",
+    ),
+    "avg_pool, ceil_mode with VALID": (
+        bind(F.avg_pool, 2, padding="VALID", ceil_mode=True),
+        [x2],
+        "avg_pool: ceil_mode.*'VALID'",
+    ),
+    "max_pool, zero spatial size": (bind(F.max_pool, 2), [array(2, 0, 6, 4)], "max_pool: x .*(2, 0, 6, 4)"),
+    "max_pool, integer images": (
+        bind(F.max_pool, 2),
+        [array(2, 7, 6, 4, dtype=jnp.uint8)],
+        "max_pool: x .*float.*uint8",
+    ),
+    "avg_pool, a list": (bind(F.avg_pool, 2), [[[1.0]]], "avg_pool: x .*array.*list"),
+    "global_avg_pool, no spatial axes": (
+        bind(F.global_avg_pool),
+        [array(2, 4)],
+        "global_avg_pool: x .*(2, 4)",
+    ),
+    "global_avg_pool, empty": (bind(F.global_avg_pool), [array(2, 0, 4)], "global_avg_pool: x .*(2, 0, 4)"),
+    "global_max_pool, empty": (
+        bind(F.global_max_pool),
+        [array(2, 3, 0, 4)],
+        "global_max_pool: x .*(2, 3, 0, 4)",
+    ),
+    "global_max_pool, integers": (
+        bind(F.global_max_pool),
+        [array(2, 3, 4, dtype=jnp.int32)],
+        "global_max_pool: x .*float.*int32",
+    ),
+    # sizes
+    "output_size, window larger": (
+        lambda: F.output_size((5, 4), (6, 2)),
+        [],
+        "output_size: window .*(6, 2).*6 .*5 ",
+    ),
+    "output_size, stride 0": (
+        lambda: F.output_size((5, 4), (3, 2), stride=0),
+        [],
+        "output_size: stride .* 0",
+    ),
+    "output_size, size 0": (lambda: F.output_size((0, 4), (1, 2)), [], "output_size: size .*(0, 4)"),
+    "output_size, ranks": (lambda: F.output_size((5, 4), (3, 2, 1)), [], "output_size: window .*(3, 2, 1)"),
+    "output_size, ceil_mode with SAME": (
+        lambda: F.output_size((5, 4), (3, 2), padding="SAME", ceil_mode=True),
+        [],
+        "output_size: ceil_mode.*'SAME'",
+    ),
+    "output_size, exact": (
+        lambda: F.output_size((9, 9), (3, 2), stride=2, exact=True),
+        [],
+        "output_size: .*stride .*2",
+    ),
+    "conv_transpose_output_size, output_padding": (
+        lambda: F.conv_transpose_output_size((5, 4), (3, 2), stride=2, output_padding=3),
+        [],
+        "conv_transpose_output_size: output_padding .*3",
+    ),
+    "conv_transpose_output_size, with SAME": (
+        lambda: F.conv_transpose_output_size((5, 4), (3, 2), stride=2, padding="SAME", output_padding=1),
+        [],
+        "conv_transpose_output_size: output_padding .*'SAME'",
+    ),
+    # signals
+    "convolve, ranks": (bind(F.convolve), [signal, array(3, 3)], "convolve: .*(9,).*(3, 3)"),
+    "convolve, mode": (bind(F.convolve, mode="SAME"), [signal, taps], "convolve: mode .*same.*'SAME'"),
+    "convolve, empty": (bind(F.convolve), [signal, array(0)], "convolve: kernel .*(0,)"),
+    "convolve, integers": (bind(F.convolve), [jnp.arange(9), taps], "convolve: signal .*float.*int32"),
+    "convolve, a list": (bind(F.convolve), [signal, [1.0, 2.0]], "convolve: kernel .*array.*list"),
+    "convolve, four axes": (bind(F.convolve), [array(2, 2, 2, 2)] * 2, "convolve: .*(2, 2, 2, 2)"),
+    "convolve, mixed dtypes": (
+        bind(F.convolve),
+        [signal, taps.astype(jnp.float16)],
+        "convolve: .*dtype.*float32.*float16",
+    ),
+    "cross_correlate, valid where neither contains the other": (
+        bind(F.cross_correlate, mode="valid"),
+        [array(5, 2), array(3, 4)],
+        "cross_correlate: .*(5, 2).*(3, 4)",
+    ),
+    "autocorrelate, mode": (bind(F.autocorrelate, mode="all"), [signal], "autocorrelate: mode .*full.*'all'"),
+    "autocorrelate, empty": (bind(F.autocorrelate), [array(0)], "autocorrelate: signal .*(0,)"),
+    # norms
+    "batch_stats, a single value": (
+        bind(F.batch_stats),
+        [array(1, 1, 1, 4)],
+        "batch_stats: x .*(1, 1, 1, 4)",
+    ),
+    "batch_stats, an empty batch": (bind(F.batch_stats), [array(0, 5, 4)], "batch_stats: x .*(0, 5, 4)"),
+    "batch_stats, no channels axis": (bind(F.batch_stats), [array(8)], "batch_stats: x .*(8,)"),
+    "batch_stats, mask with channels": (
+        lambda x, mask: F.batch_stats(x, mask=mask),
+        [x2, x2 > 0],
+        "batch_stats: mask .*(2, 7, 6).*(2, 7, 6, 4)",
+    ),
+    "batch_stats, mask of examples": (
+        lambda x, mask: F.batch_stats(x, mask=mask),
+        [x2, jnp.array([True, False])],
+        "batch_stats: mask .*(2, 7, 6).*(2,)",
+    ),
+    "batch_stats, mask of floats": (
+        lambda x, mask: F.batch_stats(x, mask=mask),
+        [x2, x2[..., 0]],
+        "batch_stats: mask .*bool.*float32",
+    ),
+    "batch_stats, integer images": (
+        bind(F.batch_stats),
+        [array(2, 7, 6, 4, dtype=jnp.uint8)],
+        "batch_stats: x .*float.*uint8",
+    ),
+    "batch_norm, mean": (bind(F.batch_norm), [x2, array(1), array(4)], "batch_norm: mean .*(4,).*(1,)"),
+    "batch_norm, var": (
+        bind(F.batch_norm),
+        [x2, array(4), array(1, 1, 1, 4)],
+        "batch_norm: var .*(4,).*(1, 1, 1, 4)",
+    ),
+    "batch_norm, scale": (
+        bind(F.batch_norm),
+        [x2, array(4), array(4), array(6)],
+        "batch_norm: scale .*(4,).*(6,)",
+    ),
+    "batch_norm, eps 0": (bind(F.batch_norm, eps=0.0), [x2, array(4), array(4)], "batch_norm: eps .*0.0"),
+    "batch_norm, eps negative": (
+        bind(F.batch_norm, eps=-1e-5),
+        [x2, array(4), array(4)],
+        "batch_norm: eps .*-1e-05",
+    ),
+    "batch_norm, eps nan": (
+        bind(F.batch_norm, eps=float("nan")),
+        [x2, array(4), array(4)],
+        "batch_norm: eps .*nan",
+    ),
+    "layer_norm, eps": (bind(F.layer_norm, eps=0.0), [x2], "layer_norm: eps .*0.0"),
+    "layer_norm, scale": (bind(F.layer_norm), [x2, array(6)], "layer_norm: scale .*(4,).*(6,)"),
+    "layer_norm, the batch axis": (bind(F.layer_norm, axes=(0, 3)), [x2], "layer_norm: axes .*batch.*(0, 3)"),
+    "layer_norm, no such axis": (bind(F.layer_norm, axes=4), [x2], "layer_norm: axes .*4"),
+    "layer_norm, an axis twice": (bind(F.layer_norm, axes=(-1, 3)), [x2], "layer_norm: axes .*(-1, 3)"),
+    "layer_norm, integers": (
+        bind(F.layer_norm),
+        [jnp.arange(8).reshape(2, 4)],
+        "layer_norm: x .*float.*int32",
+    ),
+    "group_norm, groups do not divide": (bind(F.group_norm, 3), [x2], "group_norm: groups .*3.* 4 "),
+    "group_norm, groups 0": (bind(F.group_norm, 0), [x2], "group_norm: groups .* 0"),
+    "group_norm, groups a float": (bind(F.group_norm, 2.0), [x2], "group_norm: groups .*int.*2.0"),
+    "group_norm, eps": (bind(F.group_norm, 2, eps=-1.0), [x2], "group_norm: eps .*-1.0"),
+    "group_norm, bias": (
+        lambda x, b: F.group_norm(x, 2, None, b),
+        [x2, array(2)],
+        "group_norm: bias .*(4,).*(2,)",
+    ),
+    "group_norm, a single value": (bind(F.group_norm, 4), [array(2, 4)], "group_norm: .*(2, 4)"),
+    "instance_norm, no spatial axes": (bind(F.instance_norm), [array(2, 4)], "instance_norm: x .*(2, 4)"),
+    "instance_norm, a single value": (
+        bind(F.instance_norm),
+        [array(2, 1, 1, 4)],
+        "instance_norm: x .*(2, 1, 1, 4)",
+    ),
+    "instance_norm, eps": (bind(F.instance_norm, eps=0), [x2], "instance_norm: eps .*0"),
+    "instance_norm, a list": (bind(F.instance_norm), [[[1.0]]], "instance_norm: x .*array.*list"),
+    # regularize
+    "dropout, rate above 1": (lambda x: F.dropout(key, x, 1.5), [x2], "dropout: rate .*1.5"),
+    "dropout, rate negative": (lambda x: F.dropout(key, x, -0.1), [x2], "dropout: rate .*-0.1"),
+    "dropout, rate nan": (lambda x: F.dropout(key, x, float("nan")), [x2], "dropout: rate .*nan"),
+    "dropout, rate a string": (lambda x: F.dropout(key, x, "0.5"), [x2], "dropout: rate .*0.5"),
+    "dropout, rate an array": (lambda x: F.dropout(key, x, x[0, 0, 0, 0]), [x2], "dropout: rate "),
+    "dropout, arguments exchanged": (lambda x: F.dropout(x, key, 0.5), [x2], "dropout: key "),
+    "dropout, an int for the key": (lambda x: F.dropout(0, x, 0.5), [x2], "dropout: key .*jax.random.key"),
+    "dropout, keys of another number": (
+        lambda x: F.dropout(jax.random.split(key, 3), x, 0.5),
+        [x2],
+        "dropout: key .*2 .*(3,)",
+    ),
+    "dropout, integers": (lambda x: F.dropout(key, x, 0.5), [jnp.arange(4)], "dropout: x .*float.*int32"),
+    "dropout, a list": (lambda x: F.dropout(key, x, 0.5), [[1.0, 2.0]], "dropout: x .*array.*list"),
+    "drop_path, rate above 1": (lambda x: F.drop_path(key, x, 1.01), [x2], "drop_path: rate .*1.01"),
+    "drop_path, a number": (
+        lambda x: F.drop_path(key, x, 0.5),
+        [jnp.float32(1.5)],
+        "drop_path: x .*batch.*scalar",
+    ),
+    "drop_path, keys of another number": (
+        lambda x: F.drop_path(jax.random.split(key, 3), x, 0.5),
+        [x2],
+        "drop_path: key .*2 .*(3,)",
+    ),
+}
+
+
+def pattern(fragments):
+    """The fragments as a regular expression: only ".*" and "|" are not literal."""
+    for special in "()[]":
+        fragments = fragments.replace(special, "\\" + special)
+    return fragments
+
+
+@pytest.mark.parametrize("wrong", TABLE)
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_wrong_input_names_function_argument_value_and_expectation(unchecked, transform, wrong):
+    call, arrays, fragments = TABLE[wrong]
+    with pytest.raises((ValueError, TypeError), match=pattern(fragments)) as error:
+        transform(call)(*arrays)
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 400
+    assert type(error.value) in (ValueError, TypeError)
+
+
+def test_numpy_arrays_are_arrays(unchecked):
+    x, kernel = np.asarray(x2), np.asarray(k2)
+    np.testing.assert_array_equal(F.conv(x, kernel), F.conv(x2, k2))
+    np.testing.assert_array_equal(F.max_pool(x, 2), F.max_pool(x2, 2))
+    np.testing.assert_array_equal(F.layer_norm(x), F.layer_norm(x2))
+
+
+def test_options_may_be_lists(unchecked):
+    conv = functools.partial(F.conv, x2, k2)
+    np.testing.assert_array_equal(
+        conv(stride=[2, 1], padding=[[1, 0], [0, 1]]), conv(stride=(2, 1), padding=((1, 0), (0, 1)))
+    )

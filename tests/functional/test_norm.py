@@ -1,0 +1,348 @@
+"""Normalisation against its formulas, torch, pooled statistics and the data that breaks E[x^2] - E[x]^2."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.test_util import check_grads
+
+import jaxcnn.functional as F
+from tests import reference
+
+close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+
+
+def affine(channels, dtype=np.float32):
+    """A scale away from 1 and 0, and a bias."""
+    return 1.5 + 0.2 * reference.normal(7, channels, dtype=dtype), reference.normal(8, channels, dtype=dtype)
+
+
+# batch_stats and batch_norm
+
+
+@given(shape=st.lists(st.integers(1, 5), min_size=1, max_size=4), channels=st.integers(1, 3))
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_batch_stats_are_mean_biased_variance_and_count(shape, channels):
+    shape = (shape[0] + 1, *shape[1:], channels)
+    x = 3 + reference.normal(0, *shape)
+    mean, var, count = F.batch_stats(jnp.asarray(x))
+    axes = tuple(range(len(shape) - 1))
+    close(mean, x.astype(np.float64).mean(axes))
+    close(var, x.astype(np.float64).var(axes))
+    assert int(count) == np.prod(shape[:-1])
+
+
+@pytest.mark.parametrize("shape", [(10, 10, 1, 2), (4, 50, 50, 2), (16, 250, 250, 1), (1_000_000, 1)])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("jit", [False, True])
+def test_batch_stats_hold_for_a_mean_far_above_the_deviation(shape, masked, jit):
+    x = (1e4 + 0.01 * reference.normal(0, *shape, dtype=np.float64)).astype(np.float32)
+    mask = np.random.default_rng(1).random(shape[:-1]) < 0.7 if masked else np.ones(shape[:-1], bool)
+
+    def normalized(x, mask):
+        mean, var, _ = F.batch_stats(x, mask=mask)
+        return F.batch_norm(x, mean, var)
+
+    y = (jax.jit(normalized) if jit else normalized)(jnp.asarray(x), jnp.asarray(mask) if masked else None)
+    y = np.asarray(y, np.float64)[mask]
+    expected = reference.normalize(x[mask], (0,))
+    np.testing.assert_allclose(y.std(0), expected.std(0), rtol=0.01)
+    assert (
+        np.abs(y.mean(0)).max() < 0.1
+    )  # the mean itself is a float32: half an ulp of 1e4 is 0.05 deviations
+
+
+@pytest.mark.parametrize("garbage", [0.0, 1e30, np.inf, -np.inf, np.nan])
+def test_masked_values_do_not_count_whatever_they_are(garbage):
+    x = reference.normal(0, 5, 4, 3, 2) + 2
+    mask = np.random.default_rng(1).random((5, 4, 3)) < 0.6
+    expected = x[mask].astype(np.float64)
+    x[~mask] = garbage
+
+    def loss(x):
+        mean, var, _ = F.batch_stats(x, mask=jnp.asarray(mask))
+        return jnp.sum(mean**3) + jnp.sum(jnp.sqrt(var))
+
+    mean, var, count = F.batch_stats(jnp.asarray(x), mask=jnp.asarray(mask))
+    close(mean, expected.mean(0))
+    close(var, expected.var(0))
+    assert int(count) == mask.sum()
+    gradient = np.asarray(jax.grad(loss)(jnp.asarray(x)))
+    assert np.isfinite(gradient).all()
+    assert (gradient[~mask] == 0).all() and (gradient[mask] != 0).any()
+
+
+@pytest.mark.parametrize("true", [0, 1])
+def test_a_mask_with_no_or_one_value_stays_finite(true):
+    x = jnp.asarray(reference.normal(0, 3, 2, 2, 2))
+    mask = jnp.arange(12).reshape(3, 2, 2) < true
+
+    def normalized(x):
+        mean, var, count = F.batch_stats(x, mask=mask)
+        return jnp.sum(F.batch_norm(x, mean, var)), (mean, var, count)
+
+    (_, statistics), gradient = jax.value_and_grad(normalized, has_aux=True)(x)
+    chex.assert_tree_all_finite((statistics, gradient))
+    assert int(statistics[2]) == true
+    np.testing.assert_array_equal(statistics[1], np.zeros(2, np.float32))
+
+
+def pooled(x, mask):
+    """Statistics over every device's values at once."""
+    values = x[mask].astype(np.float64)
+    return values.mean(0), values.var(0), mask.sum()
+
+
+@pytest.mark.parametrize("counts", [(60, 60, 60, 60), (60, 7, 1, 23), (60, 60, 5, 0)])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_axis_name_gives_pooled_statistics_with_unequal_counts(counts, offset):
+    shape = (4, 3, 5, 4, 2)
+    scale = 0.01 if offset else 1.0
+    x = offset + scale * (reference.normal(0, *shape) + np.arange(4, dtype=np.float32).reshape(4, 1, 1, 1, 1))
+    x = x.astype(np.float32)
+    mask = np.stack([np.arange(60).reshape(3, 5, 4) < count for count in counts])
+    statistics = jax.pmap(lambda x, mask: F.batch_stats(x, mask=mask, axis_name="data"), axis_name="data")(
+        x, mask
+    )
+    for device in range(4):
+        mean, var, count = (np.asarray(a[device], np.float64) for a in statistics)
+        expected = pooled(x, mask)
+        np.testing.assert_allclose(mean, expected[0], rtol=1e-6, atol=1e-5)
+        np.testing.assert_allclose(var, expected[1], rtol=0.01 if offset else 1e-5)
+        assert count == expected[2]
+
+
+def test_axis_name_without_a_mask_counts_all_devices():
+    x = reference.normal(0, 4, 3, 5, 2) + np.arange(4, dtype=np.float32).reshape(4, 1, 1, 1)
+    mean, var, count = jax.pmap(lambda x: F.batch_stats(x, axis_name="data"), axis_name="data")(x)
+    expected = pooled(x, np.ones(x.shape[:-1], bool))
+    for device in range(4):
+        close(mean[device], expected[0])
+        close(var[device], expected[1])
+        assert int(count[device]) == 60
+
+
+def normalized_sum(x, weight, mask=None, axis_name=None):
+    mean, var, _ = F.batch_stats(x, mask=mask, axis_name=axis_name)
+    return jnp.sum(weight * jnp.sin(F.batch_norm(x, mean, var)))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_gradient_through_axis_name_is_the_one_device_gradient(masked):
+    x, weight = (jnp.asarray(reference.normal(seed, 8, 5, 3, 2)) for seed in range(2))
+    mask = jnp.asarray(np.random.default_rng(2).random((8, 5, 3)) < 0.7) if masked else None
+    expected = jax.grad(normalized_sum)(x, weight, mask)
+
+    def parts(a):
+        return None if a is None else a.reshape(4, 2, *a.shape[1:])
+
+    gradient = jax.pmap(
+        jax.grad(functools.partial(normalized_sum, axis_name="data")),
+        axis_name="data",
+        in_axes=(0, 0, 0 if masked else None),
+    )(parts(x), parts(weight), parts(mask))
+    close(gradient.reshape(x.shape), expected)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    sharded = jax.device_put((x, weight, mask), NamedSharding(mesh, PartitionSpec("data")))
+    close(jax.jit(jax.grad(normalized_sum))(*sharded), expected)
+
+
+def test_vmap_gives_axis_name_too():
+    x = jnp.asarray(reference.normal(0, 4, 3, 5, 2))
+    mean, var, count = jax.vmap(lambda x: F.batch_stats(x, axis_name="data"), axis_name="data")(x)
+    expected = pooled(np.asarray(x), np.ones((4, 3, 5), bool))
+    close(mean, np.tile(expected[0], (4, 1)))
+    close(var, np.tile(expected[1], (4, 1)))
+    np.testing.assert_array_equal(count, [60] * 4)
+
+
+@pytest.mark.parametrize("given", [(True, True), (True, False), (False, True), (False, False)])
+def test_batch_norm_is_its_formula(given):
+    x, mean, var = reference.normal(0, 3, 4, 5, 2), reference.normal(1, 2), reference.normal(2, 2) ** 2 + 0.1
+    scale, bias = (a if use else None for a, use in zip(affine(2), given, strict=True))
+    y = F.batch_norm(*(None if a is None else jnp.asarray(a) for a in (x, mean, var, scale, bias)), eps=0.1)
+    expected = (x - mean) / np.sqrt(var + 0.1) * (1 if scale is None else scale) + (
+        0 if bias is None else bias
+    )
+    close(y, expected)
+
+
+# The norms of one example
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2, 3])
+@pytest.mark.parametrize("axes", [-1, "spatial and channels", "channels from the front"])
+def test_layer_norm_is_its_formula(rank, axes):
+    shape = (2, *(3, 4, 5)[:rank], 6)
+    every = tuple(range(1, len(shape)))
+    axes = {-1: -1, "spatial and channels": every, "channels from the front": len(shape) - 1}[axes]
+    x = 3 + reference.normal(0, *shape)
+    over = axes if isinstance(axes, tuple) else (axes,)
+    scale, bias = (reference.normal(seed, *(shape[axis] for axis in over)) for seed in (1, 2))
+    plain = reference.normalize(x, over, 1e-3)
+    close(F.layer_norm(jnp.asarray(x), axes=axes, eps=1e-3), plain)
+    y = F.layer_norm(jnp.asarray(x), jnp.asarray(scale), jnp.asarray(bias), axes=axes, eps=1e-3)
+    close(y, plain * scale + bias)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2, 3])
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_group_norm_is_its_formula(rank, groups):
+    if rank == 0 and groups == 6:
+        pytest.skip("one value per group: refused, see the bad-input table")
+    x = 3 + reference.normal(0, 2, *(3, 4, 5)[:rank], 6)
+    scale, bias = affine(6)
+    y = F.group_norm(jnp.asarray(x), groups, jnp.asarray(scale), jnp.asarray(bias), eps=1e-3)
+    close(y, reference.group_norm(x, groups, 1e-3) * scale + bias)
+    close(F.group_norm(jnp.asarray(x), groups), reference.group_norm(x, groups))
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_instance_norm_is_its_formula(rank):
+    x = 3 + reference.normal(0, 2, *(3, 4, 5)[:rank], 6)
+    scale, bias = affine(6)
+    expected = reference.normalize(x, tuple(range(1, rank + 1)), 1e-3)
+    y = F.instance_norm(jnp.asarray(x), jnp.asarray(scale), jnp.asarray(bias), eps=1e-3)
+    close(y, expected * scale + bias)
+    close(F.instance_norm(jnp.asarray(x), eps=1e-3), expected)
+
+
+def batch_normalized(x, scale, bias, eps=1e-5):
+    mean, var, _ = F.batch_stats(x)
+    return F.batch_norm(x, mean, var, scale, bias, eps=eps)
+
+
+NORMS = {
+    "batch": batch_normalized,
+    "layer": F.layer_norm,
+    "group": lambda x, scale, bias, **eps: F.group_norm(x, 2, scale, bias, **eps),
+    "instance": F.instance_norm,
+}
+OVER = {"batch": (0, 1, 2), "layer": (3,), "instance": (1, 2)}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_values_and_gradients_equal_torch(name):
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    x, scale, bias = reference.normal(0, 3, 5, 4, 6, dtype=np.float64), *affine(6, np.float64)
+    theirs = {
+        "batch": lambda x, s, b: functional.batch_norm(x, None, None, s, b, training=True),
+        "group": lambda x, s, b: functional.group_norm(x, 2, s, b),
+        "instance": lambda x, s, b: functional.instance_norm(x, weight=s, bias=b),
+        "layer": lambda x, s, b: functional.layer_norm(x.movedim(1, -1), (6,), s, b).movedim(-1, 1),
+    }[name]
+    with jax.enable_x64(True):
+        y, vjp = jax.vjp(NORMS[name], *map(jnp.asarray, (x, scale, bias)))
+        cotangent = reference.normal(1, *y.shape, dtype=np.float64)
+        gradients = vjp(jnp.asarray(cotangent))
+    inputs = [torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))]
+    inputs = [a.requires_grad_() for a in (*inputs, torch.from_numpy(scale), torch.from_numpy(bias))]
+    z = theirs(*inputs)
+    z.backward(torch.from_numpy(np.ascontiguousarray(np.moveaxis(cotangent, -1, 1))))
+    exact = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-10)
+    exact(y, np.moveaxis(z.detach().numpy(), 1, -1))
+    exact(gradients[0], np.moveaxis(inputs[0].grad.numpy(), 1, -1))
+    exact(gradients[1], inputs[1].grad.numpy())
+    exact(gradients[2], inputs[2].grad.numpy())
+
+
+@pytest.mark.parametrize("name", ["layer", "group", "instance"])
+def test_norms_hold_for_a_mean_far_above_the_deviation(name):
+    x = (1e4 + 0.1 * reference.normal(0, 2, 32, 24, 64, dtype=np.float64)).astype(np.float32)
+    y = NORMS[name](jnp.asarray(x), None, None)
+    if name == "group":
+        expected = reference.group_norm(x, 2)
+    else:
+        expected = reference.normalize(x, OVER[name])
+    y = np.asarray(y, np.float64)
+    np.testing.assert_allclose(y.std(), expected.std(), rtol=0.01)
+    np.testing.assert_allclose(y, expected, atol=0.01)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_derivatives_of_second_order_forward_and_reverse(name):
+    with jax.enable_x64(True):
+        x = jnp.asarray(reference.normal(0, 2, 3, 2, 4, dtype=np.float64))
+        scale, bias = map(jnp.asarray, affine(4, np.float64))
+        check_grads(lambda *a: jnp.sin(NORMS[name](*a)), (x, scale, bias), order=2, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_batch_stats_derivatives(masked):
+    with jax.enable_x64(True):
+        x = jnp.asarray(reference.normal(0, 3, 2, 2, dtype=np.float64))
+        mask = jnp.asarray([[True, False], [True, True], [False, True]]) if masked else None
+        check_grads(lambda x: F.batch_stats(x, mask=mask)[:2], (x,), order=2, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_the_gradient_of_a_constant_input_is_finite(name):
+    x = jnp.full((2, 3, 4, 4), 0.3, jnp.float32)
+    scale, bias = map(jnp.asarray, affine(4))
+    gradients = jax.grad(lambda *a: jnp.sum(NORMS[name](*a) ** 2), argnums=(0, 1, 2))(x, scale, bias)
+    chex.assert_tree_all_finite(gradients)
+
+
+@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
+def test_y_has_xs_dtype_beside_a_wider_scale(name, dtype):
+    with jax.enable_x64(True):
+        x = (20 + jnp.asarray(reference.normal(0, 3, 5, 4, 6))).astype(dtype)
+        scale, bias = affine(6)
+        exact = NORMS[name](*(jnp.asarray(a).astype(jnp.float64) for a in (x, scale, bias)))
+    with jax.enable_x64(dtype == jnp.float64):
+        y = NORMS[name](x, jnp.asarray(scale), jnp.asarray(bias))
+        assert y.dtype == dtype
+        gradient = jax.grad(lambda x: jnp.sum(NORMS[name](x, jnp.asarray(scale), jnp.asarray(bias))))(x)
+        assert gradient.dtype == dtype
+    # one rounding of y, which is below 8, and float32 scales
+    atol = 8 * float(jnp.finfo(dtype).eps) if dtype != jnp.float64 else 1e-12
+    np.testing.assert_allclose(np.asarray(y, np.float64), exact, atol=max(atol, 1e-12))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_batch_stats_of_half_precision_are_float32(dtype):
+    x = (300 + jnp.asarray(reference.normal(0, 64, 64, 2))).astype(dtype)  # x^2 is above float16's range
+    mean, var, _ = F.batch_stats(x)
+    assert mean.dtype == var.dtype == jnp.float32
+    exact = np.asarray(x, np.float64)
+    close(mean, exact.mean((0, 1)))
+    close(var, exact.var((0, 1)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["layer", "group", "instance"])
+def test_a_zero_batch_gives_a_zero_batch(name):
+    x = jnp.asarray(reference.normal(0, 0, 5, 4, 6))
+    assert NORMS[name](x, None, None).shape == x.shape
+    assert F.batch_norm(x, jnp.zeros(6), jnp.ones(6)).shape == x.shape
+
+
+@pytest.mark.parametrize("name", ["layer", "group", "instance"])
+def test_an_example_does_not_see_the_others(name):
+    x = jnp.asarray(reference.normal(0, 4, 5, 4, 6))
+    scale, bias = map(jnp.asarray, affine(6))
+    norm = functools.partial(NORMS[name], scale=scale, bias=bias)
+    y = norm(x)
+    chex.assert_trees_all_close(norm(x[1:3]), y[1:3], rtol=1e-5, atol=1e-6)
+    one = jax.vmap(lambda x: norm(x[None])[0])(x)
+    parts = jax.pmap(norm)(x.reshape(4, 1, 5, 4, 6)).reshape(x.shape)
+    chex.assert_trees_all_close(one, y, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(parts, y, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("unchecked")  # the variant without a device calls with NumPy arrays
+class Variants(chex.TestCase):
+    @chex.all_variants
+    def test_every_norm_in_every_variant(self):
+        x, scale, bias = jnp.asarray(reference.normal(0, 2, 5, 6, 4)), *map(jnp.asarray, affine(4))
+        for name, norm in NORMS.items():
+            with self.subTest(name):
+                y = self.variant(norm)(x, scale, bias)
+                chex.assert_trees_all_close(y, norm(x, scale, bias), rtol=1e-5, atol=1e-5)

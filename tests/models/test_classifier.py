@@ -1,0 +1,157 @@
+"""What every model promises: logits, taps, dtypes, gradients, and messages."""
+
+from functools import partial
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxcnn.models import create_model, list_models
+from jaxcnn.models.resnet import ResNet
+from jaxcnn.nn import BasicBlock
+from tests.models.filled import filled
+from tests.reference import normal
+
+# One small model of each family, and images for it.
+TINY = (BasicBlock, (1, 1), (4, 8))
+FAMILIES: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "lenet5": (partial(create_model, "lenet5"), (32, 32, 1)),
+    "mlp": (partial(create_model, "mlp", hidden=(16, 8), input_size=(9, 6)), (9, 6, 3)),
+    "resnet": (partial(ResNet, *TINY), (33, 26, 3)),
+    "cifar": (partial(ResNet, *TINY, small_images=True), (11, 8, 1)),
+}
+FAMILY = pytest.mark.parametrize(("build", "shape"), FAMILIES.values(), ids=FAMILIES)
+
+
+def make(build, shape, **options):
+    return filled(lambda: build(num_classes=7, in_channels=shape[-1], rngs=nnx.Rngs(0), **options))
+
+
+@FAMILY
+def test_logits_are_the_last_feature_eager_and_jitted(build, shape):
+    model, x = make(build, shape), normal(0, 3, *shape)
+    model.eval()
+    logits = model(x)
+    assert (logits.shape, logits.dtype) == ((3, 7), jnp.float32)
+    graphdef, state = nnx.split(model)
+    jitted = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))(nnx.to_pure_dict(state), x)
+    chex.assert_trees_all_close(jitted, logits, rtol=1e-4, atol=1e-4)
+    everything = model.features(x)
+    assert tuple(everything) == model.taps
+    chex.assert_trees_all_equal(everything["logits"], logits)
+    # Logits of one example do not depend on the others: no batch statistics in evaluation.
+    chex.assert_trees_all_close(model(x[1:2]), logits[1:2], rtol=1e-4, atol=1e-4)
+
+
+@FAMILY
+def test_taps_are_chosen_by_name_and_a_tap_determines_what_follows(build, shape):
+    model, x = make(build, shape), normal(0, 3, *shape)
+    model.eval()
+    first, last = model.taps[0], model.taps[-2]
+    found = model.features(x, taps=(last, first))
+    assert tuple(found) == (first, last)
+    chex.assert_trees_all_equal(model.output(found[last]), model(x))
+
+
+def test_features_stop_at_the_last_tap():
+    build, shape = FAMILIES["resnet"]
+    model, x = make(build, shape), normal(0, 3, *shape)
+    count = lambda taps: len(jax.make_jaxpr(lambda x: model.features(x, taps))(x).eqns)  # noqa: E731
+    model.eval()
+    assert count(("stem",)) < count(("layer1",)) < count(("logits",))
+
+
+@FAMILY
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_variables(build, shape):
+    full, half = make(build, shape), make(build, shape, dtype=jnp.bfloat16)
+    x = normal(0, 3, *shape)
+    for model in (full, half):
+        model.eval()
+    features = half.features(x)
+    assert all(value.dtype == jnp.bfloat16 for value in features.values())
+    assert all(
+        leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(half, nnx.Param, nnx.BatchStat))
+    )
+    expected = full(x)
+    error = jnp.abs(features["logits"].astype(jnp.float32) - expected).max()
+    assert 0 < error < 0.05 * jnp.abs(expected).max()
+    # float32 is the default for images of any floating dtype.
+    assert full(jnp.asarray(x, jnp.bfloat16)).dtype == jnp.float32
+
+
+@FAMILY
+def test_every_parameter_has_a_gradient_in_training(build, shape):
+    model = make(build, shape)
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    x, weight = normal(0, 4, *shape), normal(1, 4, 7)
+
+    @jax.jit
+    def grads_of(params):
+        return jax.grad(lambda p: (nnx.merge(graphdef, p, rest)(x) * weight).sum())(params)
+
+    grads = grads_of(nnx.to_pure_dict(params))
+    chex.assert_tree_all_finite(grads)
+    chex.assert_trees_all_equal_shapes_and_dtypes(grads, nnx.to_pure_dict(params))
+    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+        assert jnp.abs(grad).max() > 0, path
+
+
+@FAMILY
+def test_a_model_is_made_in_training_mode_and_updates_its_statistics(build, shape):
+    model = make(build, shape)
+    stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+    model(normal(0, 3, *shape))
+    after = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+    for old, new in zip(jax.tree.leaves(stats), jax.tree.leaves(after), strict=True):
+        assert jnp.abs(old - new).min() > 0
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_model_is_abstract_under_eval_shape(name):
+    model = nnx.eval_shape(lambda: create_model(name, num_classes=10, rngs=nnx.Rngs(0)))
+    leaves = jax.tree.leaves(nnx.state(model, nnx.Param, nnx.BatchStat))
+    assert leaves and all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
+
+
+@FAMILY
+def test_wrong_images_are_refused_before_anything_runs(build, shape, unchecked):
+    model = make(build, shape)
+    name = type(model).__name__
+    height, width, channels = shape
+    with pytest.raises(ValueError, match=rf"^{name}: x must have {channels} channels .*got shape \(2, "):
+        model(normal(0, 2, height, width, channels + 1))
+    with pytest.raises(
+        TypeError, match=f"^{name}: x must have a floating dtype, got uint8; convert it first"
+    ):
+        model(np.zeros((2, *shape), np.uint8))
+    with pytest.raises(ValueError, match=f"^{name}: x must have shape .* a single image needs x.None."):
+        model(normal(0, *shape))
+
+
+@FAMILY
+def test_unknown_taps_are_refused_before_anything_runs(build, shape, unchecked):
+    model = make(build, shape)
+    name = type(model).__name__
+    with pytest.raises(ValueError, match=rf"^{name}: unknown taps \['layer9'\]; this model has .*, logits$"):
+        model.features(normal(0, 2, *shape), taps=("logits", "layer9"))
+    with pytest.raises(TypeError, match=rf"^{name}: taps must be a tuple of names, such as \('logits',\)"):
+        model.features(normal(0, 2, *shape), taps="logits")
+
+
+@FAMILY
+@pytest.mark.parametrize("bad", [0, -3])
+def test_sizes_below_one_are_refused(build, shape, bad, unchecked):
+    with pytest.raises(ValueError, match=f": num_classes must be at least 1, got {bad}"):
+        build(num_classes=bad, in_channels=3, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=f": in_channels must be at least 1, got {bad}"):
+        build(num_classes=3, in_channels=bad, rngs=nnx.Rngs(0))
+
+
+@FAMILY
+def test_a_dtype_that_is_not_floating_is_refused(build, shape, unchecked):
+    with pytest.raises(TypeError, match=": dtype must be a floating dtype or None, got "):
+        build(num_classes=3, in_channels=3, dtype=jnp.int32, rngs=nnx.Rngs(0))
