@@ -112,6 +112,10 @@ def main(config: Config) -> None:
         parallel = data_parallel(config.parallel)
         console.print(f"{parallel.describe(config.batch_size)}, {config.precision}")
         dataset = data.load_dataset(config.dataset, data_dir=config.data_dir, image_size=image_size(config))
+        if config.batch_size > len(dataset.train):
+            raise ValueError(
+                f"--batch-size must be at most the {len(dataset.train)} training images, got {config.batch_size}"
+            )
         steps_per_epoch = len(dataset.train) // config.batch_size
         last_step = config.epochs * steps_per_epoch
         optimizer, schedule = make_optimizer(config, last_step)
@@ -235,7 +239,7 @@ def check(config: Config) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
     if not config.learning_rate > 0:
         raise ValueError(f"--learning-rate must be positive, got {config.learning_rate}")
-    for name in ("weight_decay", "crop", "cutout", "mixup", "cutmix"):
+    for name in ("seed", "weight_decay", "crop", "cutout", "mixup", "cutmix"):
         if getattr(config, name) < 0:
             raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(config, name)}")
     for name in ("label_smoothing", "dropout"):

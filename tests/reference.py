@@ -3,12 +3,15 @@
 Options are one value per spatial axis; a padding is ((low, high), ...), which `pairs` makes of every spec.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import DTypeLike
 
 ALL = slice(None)
 
 
-def normal(seed, *shape, dtype=np.float32):
+def normal(seed: int, *shape: int, dtype: DTypeLike = np.float32) -> Any:
     """Seeded normal numbers."""
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
@@ -78,7 +81,8 @@ def pad(x, padding, mode="zeros", value=0.0):
     widths = [(0, 0), *padding, (0, 0)]
     if mode in ("zeros", "constant"):
         return np.pad(x, widths, constant_values=value if mode == "constant" else 0.0)
-    return np.pad(x, widths, {"circular": "wrap"}.get(mode, mode))
+    names: dict[str, Any] = {"circular": "wrap"}
+    return np.pad(x, widths, names.get(mode, mode))
 
 
 def conv(x, kernel, bias=None, *, stride, padding, dilation, groups=1, mode="zeros"):

@@ -83,7 +83,7 @@ def random_flip(
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> random_flip(jax.random.key(1), jnp.arange(3.0).reshape(1, 1, 3, 1)).ravel()
+        >>> random_flip(jax.random.key(3), jnp.arange(3.0).reshape(1, 1, 3, 1)).ravel()
         Array([2., 1., 0.], dtype=float32)
     """
     images = _as_images("random_flip", images)
@@ -208,12 +208,11 @@ def cutmix(
     """
     images, targets = _as_pair("cutmix", images, targets)
     key_partner, key_weight, key_centre = jax.random.split(_as_key("cutmix", key), 3)
-    size = jnp.array(images.shape[1:3])
-    sides = jnp.sqrt(1.0 - _beta("cutmix", key_weight, alpha, len(images)))[:, None] * size.astype(
-        jnp.float32
-    )
-    centres = jax.random.randint(key_centre, (len(images), 2), 0, size)
-    box = jax.vmap(functools.partial(_rectangle, images.shape[1:3]))(centres, sides.astype(size.dtype))
+    height, width = images.shape[1:3]
+    side = jnp.sqrt(1.0 - _beta("cutmix", key_weight, alpha, len(images)))
+    sides = jnp.stack([height * side, width * side], axis=1).astype(jnp.int32)
+    centres = jax.random.randint(key_centre, sides.shape, 0, jnp.array([[height, width]]))
+    box = jax.vmap(functools.partial(_rectangle, images.shape[1:3]))(centres, sides)
     weight = 1.0 - box.mean(axis=(1, 2), dtype=jnp.float32)
     partner = jax.random.permutation(key_partner, len(images))
     return jnp.where(box[..., None], images[partner], images), _blend(weight, targets, targets[partner])
@@ -232,7 +231,7 @@ def _rectangle(
 
 def _blend(weight: Float[Array, " batch"], x: Array, other: Array) -> Array:
     """Weight * x + (1 - weight) * other, computed in float32 or wider."""
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
     weight = weight.astype(dtype).reshape(-1, *(1,) * (x.ndim - 1))
     return (weight * x.astype(dtype) + (1 - weight) * other.astype(dtype)).astype(x.dtype)
 
@@ -242,7 +241,8 @@ def _beta(function: str, key: Array, alpha: float, batch: int) -> Float[Array, "
         raise ValueError(
             f"{function}: alpha must be a positive number, got {alpha!r}; leave {function} out instead"
         )
-    return jax.random.beta(key, alpha, alpha, (batch,), jnp.float32)
+    first, second = jax.random.loggamma(key, alpha, (2, batch), jnp.float32)
+    return jax.nn.sigmoid(first - second)  # g / (g + g') of two Gamma(alpha) is Beta(alpha, alpha)
 
 
 def _as_images(function: str, images: AnyArray) -> Array:

@@ -90,7 +90,9 @@ def load_dataset(
         ImportError: a tfds set that is not prepared, and no TensorFlow to prepare it.
 
     Example:
-        >>> digits = load_dataset("digits", image_size=(32, 32))
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     digits = load_dataset("digits", data_dir=folder, image_size=(32, 32))
         >>> len(digits.train), len(digits.test), digits.image_shape
         (1437, 360, (32, 32, 1))
     """
@@ -153,7 +155,8 @@ def _unknown(name: str, names: list[str]) -> str:
         return f"{message}; for the images in that folder use {kind}:{name}"
     near = difflib.get_close_matches(name.lower(), names, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else "."
-    return f"{message}{hint} There are digits, idx:DIR, folder:DIR and the sets of tfds, such as mnist and cifar10"
+    known = "digits, idx:DIR, folder:DIR and the sets of tfds, such as mnist and cifar10"
+    return f"{message}{hint} There are {known}"
 
 
 def _first_line(error: Exception) -> str:
@@ -177,7 +180,7 @@ def _read(name: str, builder: tfds.core.DatasetBuilder, image_size: tuple[int, i
     def example(record: dict[str, Any]) -> Example:
         pixels = record[image_key]
         if encoded:
-            pixels = read_image(pixels, channels=shape[2], size=shape[:2])
+            pixels = read_image(pixels, channels=shape[2])
         return {"image": resize_image(pixels, shape[:2]), "label": int(record[label_key])}
 
     train, test = (
@@ -209,8 +212,8 @@ def _sources(
         return source("train[:80%]"), source("train[80%:]")
     except NotImplementedError as error:
         raise ValueError(
-            f"load_dataset: {name!r} is prepared in {builder.data_dir} in a format that only TensorFlow reads; "
-            "give another data_dir to prepare it there as array_record"
+            f"load_dataset: {name!r} is prepared in {builder.data_dir} in a format that only "
+            "TensorFlow reads; give another data_dir to prepare it there as array_record"
         ) from error
 
 
@@ -224,7 +227,8 @@ def _split(
 
     def fill(chunk: range) -> None:
         for i, record in zip(chunk, source.__getitems__(list(chunk)), strict=True):
-            images[i], labels[i] = example(record).values()
+            decoded = example(record)
+            images[i], labels[i] = decoded["image"], decoded["label"]
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(fill, (range(len(source))[i : i + 256] for i in range(0, len(source), 256))))

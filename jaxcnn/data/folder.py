@@ -159,7 +159,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _kind(file: Path) -> tuple[tuple[int, int], bool]:
-    """The (height, width) of the upright image and whether it is grey; the whole file is decoded, so checked."""
+    """(height, width) of the upright image and whether it is grey; decodes, and so checks, the whole file."""
     image = open_image(file)
     return (image.height, image.width), image.mode in GREY_MODES
 

@@ -108,7 +108,8 @@ def read_idx_folder(folder: Path) -> IdxSet:
             place = int(labels.argmax())
             raise ValueError(
                 f"load_dataset: idx: {labels_file}: label {labels[place]} at position {place}, "
-                f"expected 0 to {len(classes) - 1}; for other classes write their names, one a line, to {folder / CLASSES_FILE}"
+                f"expected 0 to {len(classes) - 1}; "
+                f"for other classes write their names, one a line, to {folder / CLASSES_FILE}"
             )
         splits[split] = images[..., None], labels
         image_files.append(images_file)

@@ -37,7 +37,7 @@ def training_batches(
     Args:
         split: the examples.
         batch_size: examples per step, over all processes.
-        seed: at least 0.
+        seed: 0 to 2**32 - 1.
         start_step: the step of the first batch; 0 is the beginning of the first epoch.
 
     Returns:
@@ -55,6 +55,8 @@ def training_batches(
     batch_size = as_int("training_batches", "batch_size", batch_size, minimum=1)
     seed = as_int("training_batches", "seed", seed, minimum=0)
     start_step = as_int("training_batches", "start_step", start_step, minimum=0)
+    if seed >= 2**32:
+        raise ValueError(f"training_batches: seed must be less than 2**32, got {seed}")
     if batch_size > len(split):
         raise ValueError(
             f"training_batches: batch_size must be at most {len(split)}, "
@@ -69,7 +71,9 @@ def training_batches(
     def example(number: int) -> dict[str, np.generic | np.ndarray]:
         step, row = divmod(number, rows)
         epoch, step = divmod(step, steps_per_epoch)
-        return _numbered(split, _host_permutation(seed, epoch, len(split))[step * batch_size + first + row])
+        return _numbered(
+            split, int(_host_permutation(seed, epoch, len(split))[step * batch_size + first + row])
+        )
 
     return _stream(example, range(start_step * rows, 2**62), rows)
 
@@ -130,21 +134,21 @@ def _shuffled(
     split: Split, seed: int, steps_per_epoch: int, batch_size: int, start_step: int, first: int, rows: int
 ) -> Iterator[Batch]:
     for epoch in itertools.count(start_step // steps_per_epoch):
-        order = _permutation(seed, epoch, len(split))
+        order = _permutation(np.uint32(seed), epoch, len(split))
         for step in range(start_step % steps_per_epoch, steps_per_epoch):
             yield _gather(*split.on_device, order, step * batch_size + first, rows)
         start_step = 0
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _permutation(seed: int | Array, epoch: int | Array, examples: int) -> Int[Array, " examples"]:
+def _permutation(seed: np.uint32 | Array, epoch: int | Array, examples: int) -> Int[Array, " examples"]:
     key = jax.random.fold_in(jax.random.key(seed), epoch)
     return jax.random.permutation(key, jnp.arange(examples, dtype=jnp.int32))
 
 
 @functools.lru_cache(maxsize=4)
 def _host_permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
-    return np.asarray(_permutation(seed, epoch, examples))
+    return np.asarray(_permutation(np.uint32(seed), epoch, examples))
 
 
 @functools.partial(jax.jit, static_argnums=4)
@@ -173,7 +177,7 @@ def _in_order(
 
 
 def _numbered(split: StreamedSplit, index: int) -> dict[str, np.generic | np.ndarray]:
-    example = split[int(index)]
+    example = split[index]
     return {"image": example["image"], "label": np.int32(example["label"]), "index": np.int32(index)}
 
 

@@ -9,8 +9,8 @@ def stratified_split(
 ) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]]:
     """Positions of the train and of the test examples, drawn at random within each class.
 
-    The test set is one part in `parts`, rounded up. A class of n gives it floor(n / parts); the places that
-    are left go to the classes with the largest remainders, and a class that would have none gives one.
+    A class of n gives floor(n / parts) to the test set, but at least one. Where that is less than one part in
+    `parts` of all, rounded up, the classes with the largest remainders give one more.
 
     Args:
         labels: class of each example.
@@ -33,12 +33,13 @@ def stratified_split(
         raise ValueError(
             f"stratified_split: class {classes[counts.argmin()]} has one example, at least 2 are needed"
         )
-    taken = counts // parts
-    left = -(-len(labels) // parts) - taken.sum()
-    taken[np.argsort(-(counts % parts), kind="stable")[:left]] += 1
+    taken = np.maximum(counts // parts, 1)
+    left = max(0, -(-len(labels) // parts) - taken.sum())
+    remainders = np.where(counts < parts, 0, counts % parts)
+    taken[np.argsort(-remainders, kind="stable")[:left]] += 1
     rng = np.random.default_rng(seed)
     test = [
-        rng.permutation(np.flatnonzero(labels == label))[: max(1, count)]
+        rng.permutation(np.flatnonzero(labels == label))[:count]
         for label, count in zip(classes, taken, strict=True)
     ]
     test = np.sort(np.concatenate(test)) if test else np.zeros(0, int)

@@ -122,8 +122,10 @@ def window_of(function: str, x: Any, window: Any, *, name: str = "window") -> tu
     return per_axis(function, name, window, rank, minimum=1)
 
 
-def check_eps(function: str, eps: float) -> None:
+def check_eps(function: str, eps: Any) -> None:
     """Refuse an eps that would let a constant input divide by zero."""
+    if not isinstance(eps, (int, float, np.number)):
+        raise TypeError(f"{function}: eps must be a Python number, got {eps!r}")
     if not 0.0 < eps < float("inf"):
         raise ValueError(
             f"{function}: eps must be a positive number (a constant input has variance 0), got {eps!r}"

@@ -325,14 +325,12 @@ def conv_transpose(
         high = transposed.output[axis] + crop + reach - 1 - spread - max(low, 0)
         pads.append((max(low, 0), max(high, 0)))
         crops.append(slice(crop, crop + transposed.output[axis]))
-    # Zeros go between elements: one element alone needs none, and XLA fails on it with groups in float64.
-    spread_by = [s if n > 1 else 1 for n, s in zip(x.shape[1:-1], transposed.stride, strict=True)]
     y = lax.conv_general_dilated(
         x,
         exchanged,
         (1,) * rank,
         pads,
-        lhs_dilation=spread_by,
+        lhs_dilation=transposed.stride,
         rhs_dilation=transposed.dilation,
         dimension_numbers=_channels_last(rank),
         feature_group_count=groups,
@@ -385,9 +383,10 @@ def _conv(
                 f"{function}: groups must divide the {owner}, got groups={groups} for {channels} channels"
             )
     if channels_in != channels_per_group * groups:
+        hint = "; x has its channels last" if x.shape[1] == channels_per_group * groups else ""
         raise ValueError(
             f"{function}: kernel must have shape (*window, channels_in // groups, channels_out) with "
-            f"channels_in // groups = {channels_in} // {groups} for x {x.shape}, got {kernel.shape}"
+            f"channels_in // groups = {channels_in} // {groups} for x {x.shape}, got {kernel.shape}{hint}"
         )
     bias = _bias(function, x, bias, channels_out)
     check_mode(function, "padding_mode", padding_mode)

@@ -12,6 +12,8 @@ function that slides a window gets its numbers from `slide` or `slide_transposed
 from collections.abc import Sequence
 from typing import Any, NamedTuple, SupportsIndex, overload
 
+import numpy as np
+
 from jaxcnn.functional.checks import PerAxis, as_int, per_axis
 
 Padding = SupportsIndex | str | Sequence[SupportsIndex] | Sequence[tuple[SupportsIndex, SupportsIndex]]
@@ -113,6 +115,30 @@ def output_size(
         "output_size", sizes, window, stride, padding, dilation, ceil_mode=ceil_mode, exact=exact
     ).output
     return result if isinstance(size, Sequence) else result[0]
+
+
+@overload
+def conv_transpose_output_size(
+    size: SupportsIndex,
+    window: PerAxis,
+    *,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
+    dilation: PerAxis = 1,
+) -> int: ...
+
+
+@overload
+def conv_transpose_output_size(
+    size: Sequence[SupportsIndex],
+    window: PerAxis,
+    *,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
+    dilation: PerAxis = 1,
+) -> tuple[int, ...]: ...
 
 
 def conv_transpose_output_size(
@@ -283,6 +309,7 @@ def explicit_padding(
 
 def padding_pairs(function: str, padding: Any, rank: int) -> Pairs:
     """A padding given in numbers as (low, high) pairs."""
+    padding = padding.tolist() if isinstance(padding, np.ndarray) else padding
     try:
         if isinstance(padding, Sequence) and len(padding) == rank:
             pairs = tuple(

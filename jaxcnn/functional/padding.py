@@ -56,7 +56,7 @@ def pad(
     """
     x = as_array("pad", "x", x)
     check_images_shape("pad", x)
-    if value and mode != "constant":
+    if mode != "constant" and not (isinstance(value, (int, float)) and value == 0):
         raise ValueError(f'pad: value needs mode="constant", got value={value!r} with mode={mode!r}')
     return pad_explicit("pad", x, padding_pairs("pad", padding, x.ndim - 2), mode, value)
 

@@ -31,8 +31,8 @@ class LeNet5(Classifier):
         TypeError: a dtype that is not floating.
 
     Example:
-        >>> model = LeNet5(num_classes=10, in_channels=1, rngs=nnx.Rngs(0))
-        >>> {name: value.shape[1:] for name, value in model.features(jnp.zeros((1, 32, 32, 1))).items()}
+        >>> maps = nnx.eval_shape(lambda: LeNet5(rngs=nnx.Rngs(0)).features(jnp.zeros((1, 32, 32, 1))))
+        >>> {name: value.shape[1:] for name, value in maps.items()}
         {'c1': (28, 28, 6), 's2': (14, 14, 6), 'c3': (10, 10, 16), 's4': (5, 5, 16), 'c5': (1, 1, 120),
          'f6': (84,), 'logits': (10,)}
     """

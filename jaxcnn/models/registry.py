@@ -54,9 +54,9 @@ def create_model(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> model = create_model("resnet20", num_classes=10, rngs=nnx.Rngs(0))
+        >>> model = create_model("mlp", num_classes=10, in_channels=1, hidden=(32,), rngs=nnx.Rngs(0))
         >>> model.eval()
-        >>> model(jnp.zeros((2, 32, 32, 3))).shape
+        >>> model(jnp.zeros((2, 28, 28, 1))).shape
         (2, 10)
     """
     if name not in MODELS:

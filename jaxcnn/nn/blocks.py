@@ -1,7 +1,7 @@
 """Blocks of several layers, for images (batch, height, width, channels)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -101,14 +101,22 @@ class ConvNormAct(nnx.Module):
         return y if self.activation is None else self.activation(y)
 
 
+class _Layer(NamedTuple):
+    """One convolution of a residual branch."""
+
+    channels: int
+    window: int
+    stride: int = 1
+    groups: int = 1
+
+
 class _Residual(nnx.Module):
     """activation(shortcut(x) + drop_path(branch(x))) for a branch of consecutive convolutions."""
 
     def __init__(
         self,
-        branch: Sequence[ConvNormAct],
         channels_in: int,
-        channels_out: int,
+        layers: Sequence[_Layer],
         *,
         stride: int,
         shortcut: str,
@@ -117,16 +125,34 @@ class _Residual(nnx.Module):
         drop_path: float,
         rngs: nnx.Rngs,
     ):
+        name, channels_out = type(self).__name__, layers[-1].channels
         if shortcut not in ("projection", "pad"):
-            raise ValueError(
-                f'{type(self).__name__}: shortcut must be "projection" or "pad", got {shortcut!r}'
-            )
+            raise ValueError(f'{name}: shortcut must be "projection" or "pad", got {shortcut!r}')
         if shortcut == "pad" and channels_out < channels_in:
             raise ValueError(
-                f'{type(self).__name__}: shortcut="pad" needs channels_out >= channels_in, '
+                f'{name}: shortcut="pad" needs channels_out >= channels_in, '
                 f"got channels_in={channels_in}, channels_out={channels_out}"
             )
-        self.branch = nnx.List(branch)
+        self.stride = as_int(name, "stride", stride, minimum=1)
+        self.extra_channels = channels_out - channels_in
+        self.activation = activation
+        self.drop_path = DropPath(drop_path, rngs=rngs) if drop_path else None
+        self.branch = nnx.List()
+        current = channels_in
+        for layer in layers:
+            self.branch.append(
+                ConvNormAct(
+                    current,
+                    layer.channels,
+                    layer.window,
+                    stride=layer.stride,
+                    groups=layer.groups,
+                    norm=norm,
+                    activation=None if layer is layers[-1] else activation,
+                    rngs=rngs,
+                )
+            )
+            current = layer.channels
         same_shape = stride == 1 and channels_in == channels_out
         self.projection = (
             None
@@ -135,10 +161,6 @@ class _Residual(nnx.Module):
                 channels_in, channels_out, 1, stride=stride, norm=norm, activation=None, rngs=rngs
             )
         )
-        self.drop_path = DropPath(drop_path, rngs=rngs) if drop_path else None
-        self.activation = activation
-        self.stride = as_int(type(self).__name__, "stride", stride, minimum=1)
-        self.extra_channels = channels_out - channels_in
 
     def __call__(
         self, x: Float[AnyArray, "batch height width channels_in"]
@@ -206,16 +228,9 @@ class BasicBlock(_Residual):
         drop_path: float = 0.0,
         rngs: nnx.Rngs,
     ):
-        branch = [
-            ConvNormAct(
-                channels_in, channels_out, 3, stride=stride, norm=norm, activation=activation, rngs=rngs
-            ),
-            ConvNormAct(channels_out, channels_out, 3, norm=norm, activation=None, rngs=rngs),
-        ]
         super().__init__(
-            branch,
             channels_in,
-            channels_out,
+            (_Layer(channels_out, 3, stride), _Layer(channels_out, 3)),
             stride=stride,
             shortcut=shortcut,
             norm=norm,
@@ -274,17 +289,9 @@ class Bottleneck(_Residual):
                 "Bottleneck: channels_out * width must be at least 1, "
                 f"got channels_out={channels_out}, width={width}"
             )
-        branch = [
-            ConvNormAct(channels_in, inner, 1, norm=norm, activation=activation, rngs=rngs),
-            ConvNormAct(
-                inner, inner, 3, stride=stride, groups=groups, norm=norm, activation=activation, rngs=rngs
-            ),
-            ConvNormAct(inner, channels_out, 1, norm=norm, activation=None, rngs=rngs),
-        ]
         super().__init__(
-            branch,
             channels_in,
-            channels_out,
+            (_Layer(inner, 1), _Layer(inner, 3, stride, groups), _Layer(channels_out, 1)),
             stride=stride,
             shortcut=shortcut,
             norm=norm,

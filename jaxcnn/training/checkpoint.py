@@ -109,12 +109,15 @@ def restore(directory: str | Path, target: TrainState) -> TrainState:
 @contextlib.contextmanager
 def _manager(directory: str | Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
     """Orbax's manager, which saves before it returns and logs nothing: what fails is raised."""
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=2, enable_async_checkpointing=False, cleanup_tmp_directories=True, read_only=read_only
-    )
     verbosity = absl.logging.get_verbosity()
     absl.logging.set_verbosity(absl.logging.FATAL)
     try:
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2,
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+            read_only=read_only,
+        )
         with ocp.CheckpointManager(
             Path(directory).absolute(), options=options, item_handlers=ocp.StandardCheckpointHandler()
         ) as manager:

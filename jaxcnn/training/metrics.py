@@ -105,7 +105,7 @@ def confusion_matrix(
 
 
 def most_confused(
-    labels: Int[np.ndarray, " examples"], evaluation: Evaluation, count: int = 9
+    labels: Int[np.ndarray, " examples"], evaluation: Evaluation, *, count: int = 9
 ) -> Int[np.ndarray, " confused"]:
     """Find the examples of which the model was most sure and wrong.
 

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -55,6 +56,9 @@ class DataParallel:
         self.devices = devices
         self._replicated = NamedSharding(mesh, PartitionSpec())
         self._split = NamedSharding(mesh, PartitionSpec("data"))
+        # The result of a program is memory of its own. device_put may share the memory of what it is given,
+        # which the first training step would then overwrite.
+        self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=self._replicated)
 
     def describe(self, batch_size: int) -> str:
         """Say in one line what the step runs on.
@@ -81,7 +85,7 @@ class DataParallel:
 
         The result shares no memory with the arrays given, so a compiled training step may overwrite it.
         """
-        return jax.device_put(tree, self._replicated, may_alias=False)
+        return self._copy(jax.device_get(tree))
 
     def shard(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Split a batch over the devices.
@@ -154,15 +158,15 @@ class PmapParallel(DataParallel):
 
     def __init__(self, devices: list[Any]):
         super().__init__(devices)
+        self._copy = jax.jit(
+            lambda tree: jax.tree.map(lambda x: jnp.broadcast_to(x, (len(devices), *x.shape)), tree),
+            out_shardings=self._split,
+        )
         # (batch, ...) -> (devices, batch per device, ...): each device keeps its part.
         self._rows = jax.jit(
             lambda batch: jax.tree.map(lambda x: x.reshape(len(devices), -1, *x.shape[1:]), batch),
             out_shardings=self._split,
         )
-
-    def replicate(self, tree: Any) -> Any:  # noqa: D102
-        rows = jax.tree.map(lambda x: np.broadcast_to(x, (len(self.devices), *np.shape(x))), tree)
-        return jax.device_put(rows, self._split, may_alias=False)
 
     def compile_train(self, step: Step) -> Step:  # noqa: D102
         mapped = jax.pmap(

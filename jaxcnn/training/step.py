@@ -80,8 +80,7 @@ def train_step(
         ValueError: the logits and the target differ in shape, or the loss is not one number per example.
 
     Example:
-        >>> from jaxcnn.functional.checks import AnyArray
-from jaxcnn.training.state import create_train_state
+        >>> from jaxcnn.training.state import create_train_state
         >>> optimizer = optax.sgd(0.1)
         >>> model = nnx.Linear(2, 2, use_bias=False, kernel_init=nnx.initializers.zeros, rngs=nnx.Rngs(0))
         >>> merge, state = create_train_state(model, optimizer)
@@ -137,8 +136,7 @@ def eval_step(
         ValueError: the loss is not one number per example.
 
     Example:
-        >>> from jaxcnn.functional.checks import AnyArray
-from jaxcnn.training.state import create_train_state
+        >>> from jaxcnn.training.state import create_train_state
         >>> model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
         >>> model.kernel[...] = jnp.eye(2)
         >>> merge, state = create_train_state(model, optax.sgd(0.1))

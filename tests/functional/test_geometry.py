@@ -122,7 +122,7 @@ def test_every_function_that_slides_a_window_has_output_sizes_size(padding, stri
 
 def test_sizes_are_python_integers():
     for size in (F.output_size((9, 8), (3, 2)), F.conv_transpose_output_size((9, 8), (3, 2))):
-        assert all(type(n) is int for n in size)
+        assert isinstance(size, tuple) and all(type(n) is int for n in size)
 
 
 def test_numpy_integers_are_integers():

@@ -1,6 +1,7 @@
 """Normalisation against its formulas, torch, pooled statistics and the data that breaks E[x^2] - E[x]^2."""
 
 import functools
+from typing import Any
 
 import chex
 import jax
@@ -18,7 +19,7 @@ from tests import reference
 close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
 
 
-def affine(channels, dtype=np.float32):
+def affine(channels, dtype: Any = np.float32):
     """A scale away from 1 and 0, and a bias."""
     return 1.5 + 0.2 * reference.normal(7, channels, dtype=dtype), reference.normal(8, channels, dtype=dtype)
 
@@ -166,7 +167,8 @@ def test_vmap_gives_axis_name_too():
 def test_batch_norm_is_its_formula(given):
     x, mean, var = reference.normal(0, 3, 4, 5, 2), reference.normal(1, 2), reference.normal(2, 2) ** 2 + 0.1
     scale, bias = (a if use else None for a, use in zip(affine(2), given, strict=True))
-    y = F.batch_norm(*(None if a is None else jnp.asarray(a) for a in (x, mean, var, scale, bias)), eps=0.1)
+    scaled, shifted = (None if a is None else jnp.asarray(a) for a in (scale, bias))
+    y = F.batch_norm(jnp.asarray(x), jnp.asarray(mean), jnp.asarray(var), scaled, shifted, eps=0.1)
     expected = (x - mean) / np.sqrt(var + 0.1) * (1 if scale is None else scale) + (
         0 if bias is None else bias
     )
@@ -227,6 +229,11 @@ NORMS = {
 OVER = {"batch": (0, 1, 2), "layer": (3,), "instance": (1, 2)}
 
 
+def pull_back(norm, cotangent, *arguments):
+    y, vjp = jax.vjp(norm, *arguments)
+    return y, vjp(cotangent)
+
+
 @pytest.mark.parametrize("name", NORMS)
 def test_values_and_gradients_equal_torch(name):
     torch = pytest.importorskip("torch")
@@ -239,9 +246,10 @@ def test_values_and_gradients_equal_torch(name):
         "layer": lambda x, s, b: functional.layer_norm(x.movedim(1, -1), (6,), s, b).movedim(-1, 1),
     }[name]
     with jax.enable_x64(True):
-        y, vjp = jax.vjp(NORMS[name], *map(jnp.asarray, (x, scale, bias)))
-        cotangent = reference.normal(1, *y.shape, dtype=np.float64)
-        gradients = vjp(jnp.asarray(cotangent))
+        cotangent = reference.normal(1, *x.shape, dtype=np.float64)
+        y, gradients = jax.jit(functools.partial(pull_back, NORMS[name]))(
+            *map(jnp.asarray, (cotangent, x, scale, bias))
+        )
     inputs = [torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))]
     inputs = [a.requires_grad_() for a in (*inputs, torch.from_numpy(scale), torch.from_numpy(bias))]
     z = theirs(*inputs)
@@ -271,7 +279,9 @@ def test_derivatives_of_second_order_forward_and_reverse(name):
     with jax.enable_x64(True):
         x = jnp.asarray(reference.normal(0, 2, 3, 2, 4, dtype=np.float64))
         scale, bias = map(jnp.asarray, affine(4, np.float64))
-        check_grads(lambda *a: jnp.sin(NORMS[name](*a)), (x, scale, bias), order=2, atol=1e-4, rtol=1e-4)
+        check_grads(
+            jax.jit(lambda *a: jnp.sin(NORMS[name](*a))), (x, scale, bias), order=2, atol=1e-4, rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -279,7 +289,7 @@ def test_batch_stats_derivatives(masked):
     with jax.enable_x64(True):
         x = jnp.asarray(reference.normal(0, 3, 2, 2, dtype=np.float64))
         mask = jnp.asarray([[True, False], [True, True], [False, True]]) if masked else None
-        check_grads(lambda x: F.batch_stats(x, mask=mask)[:2], (x,), order=2, atol=1e-4, rtol=1e-4)
+        check_grads(jax.jit(lambda x: F.batch_stats(x, mask=mask)[:2]), (x,), order=2, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", NORMS)
@@ -296,15 +306,14 @@ def test_y_has_xs_dtype_beside_a_wider_scale(name, dtype):
     with jax.enable_x64(True):
         x = (20 + jnp.asarray(reference.normal(0, 3, 5, 4, 6))).astype(dtype)
         scale, bias = affine(6)
-        exact = NORMS[name](*(jnp.asarray(a).astype(jnp.float64) for a in (x, scale, bias)))
+        exact = jax.jit(NORMS[name])(*(jnp.asarray(a).astype(jnp.float64) for a in (x, scale, bias)))
     with jax.enable_x64(dtype == jnp.float64):
-        y = NORMS[name](x, jnp.asarray(scale), jnp.asarray(bias))
-        assert y.dtype == dtype
-        gradient = jax.grad(lambda x: jnp.sum(NORMS[name](x, jnp.asarray(scale), jnp.asarray(bias))))(x)
-        assert gradient.dtype == dtype
-    # one rounding of y, which is below 8, and float32 scales
-    atol = 8 * float(jnp.finfo(dtype).eps) if dtype != jnp.float64 else 1e-12
-    np.testing.assert_allclose(np.asarray(y, np.float64), exact, atol=max(atol, 1e-12))
+        arguments = x, jnp.asarray(scale), jnp.asarray(bias)
+        y, gradients = jax.jit(functools.partial(pull_back, NORMS[name]))(jnp.ones_like(x), *arguments)
+        assert [a.dtype for a in (y, *gradients)] == [dtype, dtype, jnp.float32, jnp.float32]
+    # y, which is below 8, is rounded once; a float32 mean of 20 and float32 scales add a little
+    atol = 1e-12 if dtype == jnp.float64 else 8 * float(jnp.finfo(dtype).eps) + 1e-5
+    np.testing.assert_allclose(np.asarray(y, np.float64), exact, atol=atol)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -337,7 +346,6 @@ def test_an_example_does_not_see_the_others(name):
     chex.assert_trees_all_close(parts, y, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.usefixtures("unchecked")  # the variant without a device calls with NumPy arrays
 class Variants(chex.TestCase):
     @chex.all_variants
     def test_every_norm_in_every_variant(self):

@@ -20,7 +20,7 @@ MODES = ("zeros", "constant", "reflect", "symmetric", "edge", "circular")
     size=st.lists(st.integers(2, 5), min_size=1, max_size=3),
     mode=st.sampled_from(MODES),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_pad_equals_numpy(data, size, mode):
     most = {n: n - 1 if mode == "reflect" else n for n in size}
     sides = tuple(tuple(data.draw(st.integers(0, most[n])) for _ in "lh") for n in size)
@@ -63,7 +63,7 @@ def test_pad_keeps_the_dtype(dtype, mode):
 def test_gradients(mode):
     with jax.enable_x64(True):
         x = jnp.asarray(reference.normal(0, 1, 4, 3, 2, dtype=np.float64))
-        check_grads(lambda x: jnp.sin(F.pad(x, ((2, 1), (0, 2)), mode=mode)), (x,), order=2)
+        check_grads(jax.jit(lambda x: jnp.sin(F.pad(x, ((2, 1), (0, 2)), mode=mode))), (x,), order=2)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,7 +1,5 @@
 """dropout and drop_path: how much they drop, what they keep, and that a split batch changes nothing."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -106,7 +104,7 @@ def test_the_gradient_is_the_mask(drop):
     gradient = jax.grad(lambda x: jnp.sum(drop(key, x, 0.25)))(x)
     np.testing.assert_allclose(gradient * x, drop(key, x, 0.25), rtol=1e-6)
     with jax.enable_x64(True):
-        check_grads(lambda x: jnp.sin(drop(key, x, 0.25)), (x[:4].astype(jnp.float64),), order=2)
+        check_grads(jax.jit(lambda x: jnp.sin(drop(key, x, 0.25))), (x[:4].astype(jnp.float64),), order=2)
 
 
 @BOTH
@@ -138,9 +136,9 @@ def test_a_zero_batch_gives_a_zero_batch(drop):
 
 
 class Variants(chex.TestCase):
-    @chex.all_variants(without_device=False)  # a key is no NumPy array
+    @chex.all_variants
     def test_each_drop_in_every_variant(self):
         x, key = offset_normal(8, 3, 2), jax.random.key(3)
-        for drop in (F.dropout, F.drop_path):
-            dropped = functools.partial(drop, key, rate=0.5)
-            chex.assert_trees_all_close(self.variant(lambda x, f=dropped: f(x=x))(x), dropped(x=x), rtol=1e-6)
+        dropout, drop_path = (self.variant(lambda x, f=f: f(key, x, 0.5)) for f in (F.dropout, F.drop_path))
+        chex.assert_trees_all_close(dropout(x), F.dropout(key, x, 0.5), rtol=1e-6)
+        chex.assert_trees_all_close(drop_path(x), F.drop_path(key, x, 0.5), rtol=1e-6)

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from jaxcnn.models import LeNet5
-from tests.models.filled import filled
+from tests.nn.filled import filled
 from tests.reference import normal
 
 

@@ -6,7 +6,7 @@ from flax import nnx
 
 from jaxcnn.models import ResNet, cifar_resnet, resnet18
 from jaxcnn.nn import BasicBlock
-from tests.models.filled import filled
+from tests.nn.filled import filled
 from tests.reference import normal
 
 
@@ -122,12 +122,6 @@ def test_drop_path_rates_grow_linearly_with_depth():
     np.testing.assert_allclose(rates, np.linspace(0, 0.4, 6))
     without = nnx.eval_shape(lambda: cifar_resnet(14, rngs=nnx.Rngs(params=0)))
     assert all(block.drop_path is None for layer in without.layers for block in layer)
-
-
-def test_convolutions_start_by_hes_rule_on_the_fan_out():
-    model = cifar_resnet(8, rngs=nnx.Rngs(0))
-    kernel = model.layers[2][0].branch[1].conv.kernel[...]
-    np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * 64)), rtol=0.03)
 
 
 def test_errors_name_the_argument(unchecked):

@@ -9,6 +9,7 @@ from flax import nnx
 
 import jaxcnn.functional as F
 from jaxcnn import nn
+from tests.nn.filled import filled
 from tests.reference import normal
 
 CONV_CASES = {
@@ -27,11 +28,6 @@ TRANSPOSE_CASES = {
 }
 
 
-def randomise_bias(module):
-    if module.bias is not None:
-        module.bias[...] = jnp.asarray(normal(9, *module.bias.shape))
-
-
 def function_options(options):
     return {name: value for name, value in options.items() if name != "use_bias"}
 
@@ -44,8 +40,7 @@ def jitted(module, x):
 
 @pytest.mark.parametrize(("shape", "channels", "window", "options"), CONV_CASES.values(), ids=CONV_CASES)
 def test_conv_is_its_function_of_its_parameters(shape, channels, window, options):
-    conv = nn.Conv(shape[-1], channels, window, **options, rngs=nnx.Rngs(0))
-    randomise_bias(conv)
+    conv = filled(lambda: nn.Conv(shape[-1], channels, window, **options, rngs=nnx.Rngs(0)))
     x = normal(0, 2, *shape)
     bias = None if conv.bias is None else conv.bias[...]
     expected = F.conv(x, conv.kernel[...], bias, **function_options(options))
@@ -57,8 +52,7 @@ def test_conv_is_its_function_of_its_parameters(shape, channels, window, options
     ("shape", "channels", "window", "options"), TRANSPOSE_CASES.values(), ids=TRANSPOSE_CASES
 )
 def test_conv_transpose_is_its_function_of_its_parameters(shape, channels, window, options):
-    up = nn.ConvTranspose(shape[-1], channels, window, **options, rngs=nnx.Rngs(0))
-    randomise_bias(up)
+    up = filled(lambda: nn.ConvTranspose(shape[-1], channels, window, **options, rngs=nnx.Rngs(0)))
     x = normal(0, 2, *shape)
     bias = None if up.bias is None else up.bias[...]
     expected = F.conv_transpose(x, up.kernel[...], bias, **function_options(options))
@@ -68,8 +62,8 @@ def test_conv_transpose_is_its_function_of_its_parameters(shape, channels, windo
 
 def test_conv_transpose_is_the_adjoint_of_the_conv_with_the_same_options():
     options = {"stride": (2, 1), "padding": (1, 2), "groups": 2, "use_bias": False}
-    conv = nn.Conv(4, 6, (3, 5), **options, rngs=nnx.Rngs(0))
-    up = nn.ConvTranspose(6, 4, (3, 5), **options, rngs=nnx.Rngs(1))
+    conv = filled(lambda: nn.Conv(4, 6, (3, 5), **options, rngs=nnx.Rngs(0)))
+    up = filled(lambda: nn.ConvTranspose(6, 4, (3, 5), **options, rngs=nnx.Rngs(1)))
     assert up.kernel.shape == conv.kernel.shape == (3, 5, 2, 6)
     up.kernel[...] = conv.kernel[...]
     a, b = normal(0, 2, 9, 7, 4), normal(1, 2, 5, 7, 6)
@@ -77,10 +71,10 @@ def test_conv_transpose_is_the_adjoint_of_the_conv_with_the_same_options():
 
 
 def test_parameters_are_float32_with_the_documented_shapes():
-    conv = nn.Conv(6, 9, (3, 5), groups=3, rngs=nnx.Rngs(0))
+    conv = filled(lambda: nn.Conv(6, 9, (3, 5), groups=3, rngs=nnx.Rngs(0)))
     assert (conv.kernel.shape, conv.kernel.dtype) == ((3, 5, 2, 9), jnp.float32)
     assert (conv.bias.shape, conv.bias.dtype) == ((9,), jnp.float32)
-    up = nn.ConvTranspose(6, 9, 4, groups=3, use_bias=False, rngs=nnx.Rngs(0))
+    up = filled(lambda: nn.ConvTranspose(6, 9, 4, groups=3, use_bias=False, rngs=nnx.Rngs(0)))
     assert (up.kernel.shape, up.kernel.dtype, up.bias) == ((4, 4, 3, 6), jnp.float32, None)
 
 
@@ -101,8 +95,8 @@ def test_kernel_init_and_the_params_stream_are_used():
 @pytest.mark.parametrize("make", [nn.Conv, nn.ConvTranspose])
 def test_dtype_is_of_the_computation_alone(make):
     x = normal(0, 2, 6, 5, 4)
-    full = make(4, 8, 3, rngs=nnx.Rngs(0))
-    half = make(4, 8, 3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    full = filled(lambda: make(4, 8, 3, rngs=nnx.Rngs(0)))
+    half = filled(lambda: make(4, 8, 3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)))
     assert half.kernel.dtype == half.bias.dtype == jnp.float32
     assert full(x).dtype == jnp.float32
     assert half(x).dtype == jnp.bfloat16
@@ -114,13 +108,14 @@ def test_dtype_is_of_the_computation_alone(make):
 def test_modules_are_abstract_under_eval_shape_and_pass_jit_as_pytrees():
     abstract = nnx.eval_shape(lambda: nn.Conv(3, 8, 3, rngs=nnx.Rngs(0)))
     assert isinstance(abstract.kernel.get_value(), jax.ShapeDtypeStruct)
-    conv, x = nn.Conv(3, 8, [3, 5], padding=[1, 2], rngs=nnx.Rngs(0)), normal(0, 2, 6, 5, 3)
+    conv = filled(lambda: nn.Conv(3, 8, [3, 5], padding=[1, 2], rngs=nnx.Rngs(0)))
+    x = normal(0, 2, 6, 5, 3)
     chex.assert_trees_all_close(jax.jit(lambda conv, x: conv(x))(conv, x), conv(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("make", [nn.Conv, nn.ConvTranspose])
 def test_every_parameter_has_a_gradient(make):
-    graphdef, params = nnx.split(make(4, 6, 3, groups=2, rngs=nnx.Rngs(0)))
+    graphdef, params = nnx.split(filled(lambda: make(4, 6, 3, groups=2, rngs=nnx.Rngs(0))))
     x = normal(0, 2, 6, 5, 4)
     grads = jax.grad(lambda p: jnp.square(nnx.merge(graphdef, p)(x)).sum())(nnx.to_pure_dict(params))
     chex.assert_tree_all_finite(grads)
@@ -161,7 +156,7 @@ def test_constructor_errors_of_one_module_only(unchecked):
 
 @pytest.mark.parametrize("make", [nn.Conv, nn.ConvTranspose])
 def test_call_errors(make, unchecked):
-    module = make(3, 8, 3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    module = filled(lambda: make(3, 8, 3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)))
     with pytest.raises(TypeError, match=f"^{make.__name__}: x must have a floating dtype, got uint8"):
         module(np.zeros((2, 8, 6, 3), np.uint8))
     with pytest.raises(TypeError, match=f"^{make.__name__}: x must be a JAX or NumPy array, got list"):

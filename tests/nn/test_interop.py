@@ -1,11 +1,12 @@
 """The toolkit from other code: a module inside Flax Linen, the functions with a plain dict of arrays."""
 
+from typing import Any
+
 import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from flax import nnx
 
 import jaxcnn.functional as F
@@ -26,9 +27,9 @@ def test_a_block_inside_a_linen_module_trains():
             return flax.linen.Dense(2, name="head")(x.mean(axis=(1, 2)))
 
     net = LinenNet()
-    variables = net.init(jax.random.key(0), IMAGES)
-    assert variables["params"]["block"]["conv"]["kernel"].shape == (3, 3, 1, 8)
-    optimizer = optax.adam(0.03)
+    variables = jax.jit(net.init)(jax.random.key(0), IMAGES)
+    assert jax.tree.map(jnp.shape, variables["params"])["block"]["conv"] == {"kernel": (3, 3, 1, 8)}
+    optimizer = optax.sgd(0.3, momentum=0.9)
 
     @jax.jit
     def step(params, rest, opt_state):
@@ -53,9 +54,10 @@ def test_a_block_inside_a_linen_module_trains():
 
 def test_a_linen_wrapped_module_computes_what_the_module_computes():
     wrapped = nnx.bridge.ToLinen(nn.Conv, args=(1, 4, (3, 5)), kwargs={"padding": "SAME"})
-    y, variables = wrapped.init_with_output(jax.random.key(0), IMAGES)
-    kernel = variables["params"]["kernel"]
-    np.testing.assert_allclose(y, F.conv(IMAGES, kernel, padding="SAME"), rtol=1e-5, atol=1e-5)
+    y, variables = jax.jit(wrapped.init_with_output)(jax.random.key(0), IMAGES)
+    params: Any = variables["params"]
+    expected = F.conv(IMAGES, params["kernel"], params["bias"], padding="SAME")
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_cnn_of_plain_functions_and_a_dict_of_arrays_trains():
@@ -74,10 +76,11 @@ def test_a_cnn_of_plain_functions_and_a_dict_of_arrays_trains():
         x = jax.nn.relu(F.conv(x, **params["conv2"], padding=1))
         return F.global_avg_pool(x) @ params["head"]
 
+    @jax.jit
     def loss(params):
         return optax.softmax_cross_entropy_with_integer_labels(model(params, IMAGES), LABELS).mean()
 
-    optimizer = optax.adam(0.03)
+    optimizer = optax.sgd(0.3, momentum=0.9)
 
     @jax.jit
     def step(params, opt_state):
@@ -85,10 +88,10 @@ def test_a_cnn_of_plain_functions_and_a_dict_of_arrays_trains():
         updates, opt_state = optimizer.update(grads, opt_state)
         return optax.apply_updates(params, updates), opt_state, value
 
-    params = init(jax.random.key(0))
+    params = jax.jit(init)(jax.random.key(0))
     opt_state = optimizer.init(params)
     first = float(loss(params))
     for _ in range(20):
         params, opt_state, _ = step(params, opt_state)
     assert float(loss(params)) < 0.3 * first
-    assert (model(params, IMAGES).argmax(axis=-1) == LABELS).mean() == pytest.approx(1.0)
+    assert (np.asarray(jax.jit(model)(params, IMAGES)).argmax(axis=-1) == LABELS).all()

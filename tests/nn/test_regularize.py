@@ -1,5 +1,7 @@
 """Dropout and DropPath: their modes, their keys, and batches that are split."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -77,7 +79,8 @@ def test_set_random_keys_folds_in_the_position_and_resets_the_count():
     model(x)
     keys = jax.random.split(jax.random.key(5), 4)
     nn.set_random_keys(model, keys)
-    for position, layer in enumerate(model.layers):
+    layers: Any = model.layers
+    for position, layer in enumerate(layers):
         expected = jnp.stack([jax.random.fold_in(key, position) for key in keys])
         chex.assert_trees_all_equal(
             jax.random.key_data(layer.key[...]), jax.random.key_data(expected), strict=True
@@ -102,6 +105,7 @@ def test_set_random_keys_inside_a_plain_jit_and_a_pmap():
     model, x = two_layers(nn.Dropout), normal(0, 8, 5)
     keys = jax.random.split(jax.random.key(5), 8)
     graphdef, state = nnx.split(model)
+    state = nnx.to_pure_dict(state)
 
     def apply(keys, x):
         inner = nnx.merge(graphdef, state)
@@ -133,15 +137,16 @@ def test_a_rate_that_is_no_probability_is_refused(make, rate, unchecked):
 
 def test_set_random_keys_refuses_what_is_no_key(unchecked):
     model = two_layers(nn.Dropout)
+    seed: Any = 0
     with pytest.raises(TypeError, match="^set_random_keys: keys must be made by jax.random.key, got int"):
-        nn.set_random_keys(model, 0)
+        nn.set_random_keys(model, seed)
     with pytest.raises(TypeError, match="^set_random_keys: keys must be made by jax.random.key, got uint32"):
         nn.set_random_keys(model, jax.random.PRNGKey(0))
     with pytest.raises(ValueError, match=r"^set_random_keys: keys .* got shape \(2, 3\)"):
         nn.set_random_keys(model, jax.random.split(jax.random.key(0), (2, 3)))
 
 
-def test_a_number_of_keys_that_is_not_the_batch_is_refused():
+def test_a_number_of_keys_that_is_not_the_batch_is_refused(unchecked):
     model = two_layers(nn.Dropout)
     nn.set_random_keys(model, jax.random.split(jax.random.key(0), 4))
     with pytest.raises(ValueError, match=r"one for each of the 3 examples, got keys of shape \(4,\)"):

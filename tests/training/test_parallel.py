@@ -86,7 +86,7 @@ def test_four_devices_give_the_result_of_one_with_dropout_and_augmentation(kind,
     actual = run(kind, small_net(), make_batch)
     chex.assert_trees_all_close(actual, expected, atol=1e-4)
     chex.assert_trees_all_equal_shapes_and_dtypes(actual[0], expected[0])
-    assert expected[1][-1]["loss"] < 0.5 * expected[1][0]["loss"]
+    assert expected[1][-1]["loss"] < 0.7 * expected[1][0]["loss"]
     assert actual[2]["count"] == 13 and (actual[2]["index"] == -1).sum() == 3
 
 

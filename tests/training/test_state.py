@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import numpy as np
 import optax
@@ -36,7 +38,8 @@ def test_merge_leaves_its_random_keys_alone(small_net):
     merge, state = create_train_state(small_net(), optax.sgd(0.1))
     keys = jax.random.split(jax.random.key(1), 4)
     set_random_keys(merge(state.params, state.batch_stats), keys)
-    assert merge(state.params, state.batch_stats).dropout.key[...].shape == ()
+    model: Any = merge(state.params, state.batch_stats)
+    assert model.dropout.key[...].shape == ()
 
 
 def test_a_state_is_a_tree_of_four_named_parts(small_net):
@@ -47,7 +50,7 @@ def test_a_state_is_a_tree_of_four_named_parts(small_net):
 
 
 def test_a_variable_that_training_would_lose_is_refused():
-    model = nnx.Sequential(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+    model: Any = nnx.Sequential(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
     model.seen = nnx.Cache(np.zeros(3, np.float32))
     with pytest.raises(
         ValueError, match=r"create_train_state: model.seen is a variable of type Cache, expected"

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+from typing import Any
 
 import chex
 import jax
@@ -20,7 +21,7 @@ def softmax(z):
 
 
 class TrainStep(chex.TestCase):
-    @chex.all_variants()
+    @chex.all_variants()  # pyright: ignore[reportCallIssue]
     def test_equals_softmax_regression_with_momentum_in_numpy(self):
         """Three steps with soft targets: gradient of W is x^T (p - t) / n, of b the column mean of p - t."""
         random = np.random.default_rng(0)
@@ -28,7 +29,9 @@ class TrainStep(chex.TestCase):
         merge, state = create_train_state(nnx.Linear(4, 3, rngs=nnx.Rngs(0)), optimizer)
         key = jax.random.key(0)
 
-        @self.variant
+        variant: Any = self.variant
+
+        @variant
         def step(state, batch):
             return train_step(
                 state,
