@@ -114,7 +114,8 @@ def main(config: Config) -> None:
         dataset = data.load_dataset(config.dataset, data_dir=config.data_dir, image_size=image_size(config))
         if config.batch_size > len(dataset.train):
             raise ValueError(
-                f"--batch-size must be at most the {len(dataset.train)} training images, got {config.batch_size}"
+                f"--batch-size must be at most the {len(dataset.train)} training images, "
+                f"got {config.batch_size}"
             )
         steps_per_epoch = len(dataset.train) // config.batch_size
         last_step = config.epochs * steps_per_epoch
@@ -239,7 +240,9 @@ def check(config: Config) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
     if not config.learning_rate > 0:
         raise ValueError(f"--learning-rate must be positive, got {config.learning_rate}")
-    for name in ("seed", "weight_decay", "crop", "cutout", "mixup", "cutmix"):
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"--seed must be in [0, 2**32), got {config.seed}")
+    for name in ("weight_decay", "crop", "cutout", "mixup", "cutmix"):
         if getattr(config, name) < 0:
             raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(config, name)}")
     for name in ("label_smoothing", "dropout"):

@@ -12,13 +12,17 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Key, UInt32
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxcnn.functional.checks import AnyArray, as_floating, as_int
-from jaxcnn.functional.regularize import KeyOrKeys
-
-OneKey = Key[Array, ""] | UInt32[Array, "words"]
-"""One key; typed (jax.random.key) or raw (jax.random.PRNGKey)."""
+from jaxcnn.functional.checks import (
+    AnyArray,
+    KeyOrKeys,
+    OneKey,
+    as_floating,
+    as_int,
+    as_keys,
+    check_one_or_per_example,
+)
 
 
 def random_crop(
@@ -52,7 +56,7 @@ def random_crop(
     """
     images = _as_images("random_crop", images)
     pad = as_int("random_crop", "pad", pad, minimum=0)
-    keys = _as_keys("random_crop", key, images)
+    keys = _key_of_each("random_crop", key, images)
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
 
     def crop(key: Array, image: Array) -> Array:
@@ -87,7 +91,7 @@ def random_flip(
         Array([2., 1., 0.], dtype=float32)
     """
     images = _as_images("random_flip", images)
-    flip = jax.vmap(jax.random.bernoulli)(_as_keys("random_flip", key, images))
+    flip = jax.vmap(jax.random.bernoulli)(_key_of_each("random_flip", key, images))
     return jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)
 
 
@@ -121,7 +125,7 @@ def cutout(
     """
     images = _as_images("cutout", images)
     size = as_int("cutout", "size", size, minimum=1)
-    keys = _as_keys("cutout", key, images)
+    keys = _key_of_each("cutout", key, images)
     height, width = images.shape[1:3]
 
     def hole(key: Array) -> Array:
@@ -165,7 +169,7 @@ def mixup(
         ((4, 2, 3, 1), Array([1., 1., 1., 1.], dtype=float32))
     """
     images, targets = _as_pair("mixup", images, targets)
-    key_partner, key_weight = jax.random.split(_as_key("mixup", key))
+    key_partner, key_weight = jax.random.split(_one_key("mixup", key))
     weight = _beta("mixup", key_weight, alpha, len(images))
     partner = jax.random.permutation(key_partner, len(images))
     return _blend(weight, images, images[partner]), _blend(weight, targets, targets[partner])
@@ -207,7 +211,7 @@ def cutmix(
         ((4, 8, 6, 1), Array([1., 1., 1., 1.], dtype=float32))
     """
     images, targets = _as_pair("cutmix", images, targets)
-    key_partner, key_weight, key_centre = jax.random.split(_as_key("cutmix", key), 3)
+    key_partner, key_weight, key_centre = jax.random.split(_one_key("cutmix", key), 3)
     height, width = images.shape[1:3]
     side = jnp.sqrt(1.0 - _beta("cutmix", key_weight, alpha, len(images)))
     sides = jnp.stack([height * side, width * side], axis=1).astype(jnp.int32)
@@ -265,33 +269,19 @@ def _as_pair(function: str, images: AnyArray, targets: AnyArray) -> tuple[Array,
     return images, as_floating(function, "targets", targets)
 
 
-def _as_keys(function: str, key: Array, images: Array) -> Array:
+def _key_of_each(function: str, key: Array, images: Array) -> Array:
     """One typed key per example."""
-    key = _as_typed(function, key)
-    if key.shape not in ((), (len(images),)):
-        raise ValueError(
-            f"{function}: key must be one key or one for each of the {len(images)} examples, "
-            f"got keys of shape {key.shape}"
-        )
+    key = as_keys(function, key)
+    check_one_or_per_example(function, key, len(images))
     return key if key.ndim else jax.random.split(key, len(images))
 
 
-def _as_key(function: str, key: Array) -> Array:
+def _one_key(function: str, key: Array) -> Array:
     """One typed key."""
-    key = _as_typed(function, key)
+    key = as_keys(function, key)
     if key.ndim:
         raise ValueError(
             f"{function}: key must be one key (the partners are drawn within the batch), "
             f"got keys of shape {key.shape}"
         )
-    return key
-
-
-def _as_typed(function: str, key: Array) -> Array:
-    """The key or keys as typed ones."""
-    dtype = getattr(key, "dtype", type(key).__name__)
-    if isinstance(key, jax.Array) and dtype == jnp.uint32:
-        return jax.random.wrap_key_data(key)
-    if not isinstance(key, jax.Array) or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        raise TypeError(f"{function}: key must come from jax.random.key, got {dtype}")
     return key

@@ -7,12 +7,19 @@ from typing import Any, SupportsIndex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Key, UInt32
 
 AnyArray = jax.Array | np.ndarray
 """What the functions take: a JAX array or a NumPy array."""
 
 PerAxis = SupportsIndex | Sequence[SupportsIndex]
 """An option of a spatial window: one int for every spatial axis, or one int per axis."""
+
+OneKey = Key[jax.Array, ""] | UInt32[jax.Array, "words"]
+"""One random key; typed (jax.random.key) or raw (jax.random.PRNGKey)."""
+
+KeyOrKeys = OneKey | Key[jax.Array, " batch"] | UInt32[jax.Array, "batch words"]
+"""One random key, or one for each example."""
 
 SPATIAL_RANKS = (1, 2, 3)
 
@@ -120,6 +127,29 @@ def window_of(function: str, x: Any, window: Any, *, name: str = "window") -> tu
     if rank not in SPATIAL_RANKS:
         raise ValueError(f"{function}: {name} must be an int or a tuple of 1 to 3 ints, got {window!r}")
     return per_axis(function, name, window, rank, minimum=1)
+
+
+def as_keys(function: str, key: Any) -> jax.Array:
+    """A typed random key, or typed keys, from typed or raw ones."""
+    if not isinstance(key, jax.Array):
+        raise TypeError(f"{function}: key must come from jax.random.key, got {type(key).__name__}")
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    try:
+        return jax.random.wrap_key_data(key)  # the uint32 words of jax.random.PRNGKey
+    except TypeError:
+        raise TypeError(
+            f"{function}: key must come from jax.random.key, got {key.dtype} of shape {key.shape}"
+        ) from None
+
+
+def check_one_or_per_example(function: str, key: jax.Array, batch: int) -> None:
+    """Refuse keys that are neither one nor one for each example."""
+    if key.shape not in ((), (batch,)):
+        raise ValueError(
+            f"{function}: key must be one key or one for each of the {batch} examples, "
+            f"got keys of shape {key.shape}"
+        )
 
 
 def check_eps(function: str, eps: Any) -> None:

@@ -8,12 +8,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, UInt32
+from jaxtyping import Array, Float
 
-from jaxcnn.functional.checks import AnyArray, as_floating
-
-KeyOrKeys = Key[Array, ""] | Key[Array, " batch"] | UInt32[Array, "words"] | UInt32[Array, "batch words"]
-"""One key, or one key for each example; typed (jax.random.key) or raw (jax.random.PRNGKey)."""
+from jaxcnn.functional.checks import AnyArray, KeyOrKeys, as_floating, as_keys, check_one_or_per_example
 
 
 def dropout(
@@ -86,17 +83,13 @@ def _drop(
     mask_shape: Callable[[tuple[int, ...]], tuple[int, ...]],
 ) -> Array:
     """Drop with one decision for each element of `mask_shape(shape of an example)`."""
-    key = _as_keys(function, key)
+    key = as_keys(function, key)
     x = as_floating(function, "x", x)
     if x.ndim == 0:
         raise ValueError(f"{function}: x must have a batch axis, got a scalar")
     if not isinstance(rate, (int, float)) or not 0 <= rate <= 1:
         raise ValueError(f"{function}: rate must be a Python number in [0, 1], got {rate!r}")
-    if key.shape not in ((), (x.shape[0],)):
-        raise ValueError(
-            f"{function}: key must be one key or one for each of the {x.shape[0]} examples, "
-            f"got keys of shape {key.shape}"
-        )
+    check_one_or_per_example(function, key, x.shape[0])
     if rate == 0:
         return x
     if rate == 1:
@@ -108,14 +101,3 @@ def _drop(
     else:
         mask = jax.vmap(lambda one: jax.random.bernoulli(one, keep, shape))(key)
     return jnp.where(jnp.broadcast_to(mask, x.shape), x / keep, 0)
-
-
-def _as_keys(function: str, key: Array) -> Array:
-    """A typed key, or typed keys, one for each example."""
-    if not isinstance(key, jax.Array):
-        raise TypeError(f"{function}: key must come from jax.random.key, got {type(key).__name__}")
-    if key.dtype == jnp.uint32:
-        return jax.random.wrap_key_data(key)
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise TypeError(f"{function}: key must come from jax.random.key, got an array of {key.dtype}")
-    return key

@@ -32,9 +32,8 @@ class LeNet5(Classifier):
 
     Example:
         >>> maps = nnx.eval_shape(lambda: LeNet5(rngs=nnx.Rngs(0)).features(jnp.zeros((1, 32, 32, 1))))
-        >>> {name: value.shape[1:] for name, value in maps.items()}
-        {'c1': (28, 28, 6), 's2': (14, 14, 6), 'c3': (10, 10, 16), 's4': (5, 5, 16), 'c5': (1, 1, 120),
-         'f6': (84,), 'logits': (10,)}
+        >>> maps["s2"].shape, maps["s4"].shape, maps["c5"].shape, maps["logits"].shape
+        ((1, 14, 14, 6), (1, 5, 5, 16), (1, 1, 1, 120), (1, 10))
     """
 
     input_size = (32, 32)

@@ -77,7 +77,7 @@ class DataParallel:
         if jax.process_count() > 1:
             line += f" in {jax.process_count()} processes"
         if count == 1:
-            return f"{line}, batch {batch_size}"
+            return f"{line}, not parallel, batch {batch_size}"
         return f"{line}, parallel by {self._how}, batch {batch_size} = {count} x {per_device}"
 
     def replicate(self, tree: Any) -> Any:

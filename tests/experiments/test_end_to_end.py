@@ -1,4 +1,4 @@
-"""The scripts as a user starts them: they learn, leave their results, survive interruptions, and use devices."""
+"""The scripts as a user starts them: they learn, leave results, survive interruptions, use all devices."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def train_losses(run: Path) -> np.ndarray:
 
 def test_lenet_learns_digits_and_names_what_it_sees(start, tmp_path):
     output = finish(start("--epochs", 8, "--name", "mine"))
-    assert output.splitlines()[0] == "1 cpu device, batch 64, float32"
+    assert output.splitlines()[0] == "1 cpu device, not parallel, batch 64, float32"
     run = tmp_path / "runs" / "mine"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["test_accuracy"] > 0.93
@@ -99,8 +99,8 @@ def test_lenet_learns_digits_and_names_what_it_sees(start, tmp_path):
         assert min(pixels.shape) > 300 and pixels.std() > 5
 
     # A clear seven out of scikit-learn's digits, as a file.
-    digits = load_digits()
-    seven = np.rint(digits["images"][digits["target"] == 7][0] * 255 / 16).astype(np.uint8)
+    images, labels = load_digits(return_X_y=True)
+    seven = np.rint(images[labels == 7][0].reshape(8, 8) * 255 / 16).astype(np.uint8)
     Image.fromarray(seven).save(tmp_path / "seven.png")
     command = [sys.executable, str(EXPERIMENTS / "classify.py"), str(run), str(tmp_path / "seven.png")]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -41,7 +41,7 @@ def mistake(tmp_path, capsys):
     ("flags", "message"),
     [
         (["--dataset", "digit"], "unknown data set 'digit'; did you mean digits"),
-        (["--model", "lenet"], 'unknown model \'lenet\'; did you mean "lenet5"?'),
+        (["--model", "lenet"], "unknown model 'lenet'; did you mean \"lenet5\"?"),
         (["--dataset", "folder:no/such/folder"], "no/such/folder"),
         (["--dataset", "idx:no/such/folder"], "no/such/folder"),
         (["--dataset", "folder:"], "folder:DIR"),
@@ -59,7 +59,7 @@ def mistake(tmp_path, capsys):
         (["--resume"], "there is no run"),
         (["--resume", "--name", "x"], "there is no run"),
         (["--name", "a/b"], "name must be the name of a folder"),
-        (["--seed", "-1"], "--seed must not be negative, got -1"),
+        (["--seed", "-1"], "--seed must be in [0, 2**32), got -1"),
     ],
 )
 def test_a_wrong_setting_is_named(mistake, flags, message):

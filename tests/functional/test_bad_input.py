@@ -95,6 +95,11 @@ TABLE = {
         [x2, k2],
         "conv: padding_mode .*reflect.*'mirror'",
     ),
+    "conv, padding_mode constant": (
+        bind(F.conv, padding=1, padding_mode="constant"),
+        [x2, k2],
+        "conv: padding_mode .*constant.*value",
+    ),
     "conv, padding_mode in upper case": (
         bind(F.conv, padding=1, padding_mode="REFLECT"),
         [x2, k2],
@@ -221,6 +226,11 @@ TABLE = {
         "pad: symmetric padding .*6.*(7, 7)",
     ),
     "pad, edge of nothing": (bind(F.pad, 1, mode="edge"), [array(2, 0, 6, 4)], "pad: x .*(2, 0, 6, 4)"),
+    "pad, a value that no mode uses": (
+        bind(F.pad, 1, value=2.0),
+        [x2],
+        "pad: value .*constant.*2.0.*'zeros'",
+    ),
     "pad, another rank": (bind(F.pad, (1, 1, 1)), [x2], "pad: padding .*(1, 1, 1)"),
     "pad, a name": (bind(F.pad, "SAME"), [x2], "pad: padding .*'SAME'"),
     "pad, one image": (
@@ -243,6 +253,12 @@ TABLE = {
     "max_pool, window of another rank": (bind(F.max_pool, (2, 2)), [x1], "max_pool: x .*(2, 9, 4)"),
     "max_pool, one image": (bind(F.max_pool, (2, 2)), [array(7, 6, 4)], "max_pool: x .*(7, 6, 4).*x[None]"),
     "max_pool, window larger than x": (bind(F.max_pool, (8, 2)), [x2], "max_pool: window .*(8, 2).*8 .*7 "),
+    "max_pool, window a float": (bind(F.max_pool, 2.0), [x2], "max_pool: window .*int.*2.0"),
+    "max_pool, window with batch and channels": (
+        bind(F.max_pool, (1, 2, 2, 1)),
+        [x2],
+        "max_pool: window .*1 to 3.*(1, 2, 2, 1)",
+    ),
     "max_pool, window 0": (bind(F.max_pool, (2, 0)), [x2], "max_pool: window .*(2, 0)"),
     "max_pool, stride 0": (bind(F.max_pool, 2, stride=0), [x2], "max_pool: stride .* 0"),
     "avg_pool, dilation 0": (bind(F.avg_pool, 2, dilation=(0, 1)), [x2], "avg_pool: dilation .*(0, 1)"),
@@ -403,6 +419,8 @@ TABLE = {
         "batch_norm: eps .*nan",
     ),
     "layer_norm, eps": (bind(F.layer_norm, eps=0.0), [x2], "layer_norm: eps .*0.0"),
+    "layer_norm, eps a string": (bind(F.layer_norm, eps="1e-5"), [x2], "layer_norm: eps .*1e-5"),
+    "layer_norm, eps None": (bind(F.layer_norm, eps=None), [x2], "layer_norm: eps .*None"),
     "layer_norm, scale": (bind(F.layer_norm), [x2, array(6)], "layer_norm: scale .*(4,).*(6,)"),
     "layer_norm, the batch axis": (bind(F.layer_norm, axes=(0, 3)), [x2], "layer_norm: axes .*batch.*(0, 3)"),
     "layer_norm, no such axis": (bind(F.layer_norm, axes=4), [x2], "layer_norm: axes .*4"),
@@ -438,6 +456,11 @@ TABLE = {
     "dropout, rate an array": (lambda x: F.dropout(key, x, x[0, 0, 0, 0]), [x2], "dropout: rate "),
     "dropout, arguments exchanged": (lambda x: F.dropout(x, key, 0.5), [x2], "dropout: key "),
     "dropout, an int for the key": (lambda x: F.dropout(0, x, 0.5), [x2], "dropout: key .*jax.random.key"),
+    "dropout, a seed array": (
+        lambda x: F.dropout(jnp.zeros(3, jnp.uint32), x, 0.5),
+        [x2],
+        "dropout: key .*jax.random.key",
+    ),
     "dropout, keys of another number": (
         lambda x: F.dropout(jax.random.split(key, 3), x, 0.5),
         [x2],

@@ -161,12 +161,18 @@ def test_separable_conv_is_depthwise_then_pointwise(size, window):
 # conv_transpose
 
 
+def draw_output_padding(data, options):
+    """As torch: smaller than the stride or the dilation."""
+    most = [max(s, d) - 1 for s, d in zip(options["stride"], options["dilation"], strict=True)]
+    return tuple(data.draw(st.integers(0, n)) for n in most)
+
+
 @given(convolutions(specs=("VALID",), max_size=4), st.data())
 @drawn(max_examples=40)
 def test_conv_transpose_equals_scattering(case, data):
     size, window, groups, options = case
     options = resolved(size, window, options)
-    extra = tuple(data.draw(st.integers(0, s - 1)) for s in options["stride"])
+    extra = draw_output_padding(data, options)
     assume(min(transposed_size(size, window, extra, options)) >= 1)
     x, kernel, bias = operands(size, window, groups)
     y = F.conv_transpose(*map(jnp.asarray, (x, kernel, bias)), output_padding=extra, groups=groups, **options)
@@ -175,10 +181,13 @@ def test_conv_transpose_equals_scattering(case, data):
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("spec", [*SPECS])
 @pytest.mark.parametrize(
-    "size, window, stride, dilation",
-    [((5,), (3,), (2,), (1,)), ((4, 3), (1, 2), (3, 4), (1, 1)), ((3, 4), (3, 4), (1, 2), (2, 1))],
+    "spec, size, window, stride, dilation",
+    [
+        *((spec, (5,), (3,), (2,), (1,)) for spec in (*SPECS, "CAUSAL")),
+        *((spec, (4, 3), (1, 2), (3, 4), (1, 1)) for spec in SPECS),
+        *((spec, (3, 4), (3, 4), (1, 2), (2, 1)) for spec in SPECS),
+    ],
 )
 def test_a_named_padding_is_the_adjoint_on_size_times_stride(spec, size, window, stride, dilation):
     x, kernel, _ = operands(size, window, 2)
@@ -285,7 +294,7 @@ def test_conv_transpose_and_gradients_equal_torch(case, data):
         "dilation": options["dilation"],
         "groups": groups,
         "padding": tuple(data.draw(st.integers(0, n)) for n in most),
-        "output_padding": tuple(data.draw(st.integers(0, s - 1)) for s in options["stride"]),
+        "output_padding": draw_output_padding(data, options),
     }
     dtype = widest(groups, options["stride"])
     x, _, _ = operands(size, window, groups, width=3, dtype=dtype)
@@ -349,6 +358,14 @@ def test_padding_modes_add_no_convolution(mode, padding):
     x, kernel, bias = call_operands()
     conv = functools.partial(F.conv, padding=padding, padding_mode=mode, groups=2)
     assert str(jax.make_jaxpr(conv)(x, kernel, bias)).count("conv_general_dilated[") == 1
+
+
+@pytest.mark.parametrize("call", [F.conv, F.conv_transpose], ids=["conv", "conv_transpose"])
+def test_precision_reaches_the_convolution(call):
+    x, kernel, _ = call_operands()
+    jaxpr = str(jax.make_jaxpr(functools.partial(call, groups=2, precision="highest"))(x, kernel))
+    assert jaxpr.count("HIGHEST") == 2  # one for each operand
+    assert "HIGHEST" not in str(jax.make_jaxpr(functools.partial(call, groups=2))(x, kernel))
 
 
 def test_zero_padding_is_the_convolutions_own():

@@ -62,6 +62,16 @@ def test_a_key_repeats_and_another_key_differs(drop):
 
 
 @BOTH
+def test_keys_of_the_old_style_are_keys(drop):
+    x = offset_normal(6, 5)
+    for old, new in [
+        (jax.random.PRNGKey(3), jax.random.key(3)),
+        (jax.random.split(jax.random.PRNGKey(3), 6), jax.random.split(jax.random.key(3), 6)),
+    ]:
+        chex.assert_trees_all_equal(drop(old, x, 0.5), drop(new, x, 0.5))
+
+
+@BOTH
 @pytest.mark.parametrize("rank", [2, 3, 4, 5])
 def test_a_key_per_example_does_not_depend_on_the_batch(drop, rank):
     x = offset_normal(64, *(3, 4, 2, 3)[: rank - 1])

@@ -21,7 +21,7 @@ class SmallNet(nnx.Module):
         return self.linear(self.dropout(x.reshape(len(x), -1)))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_net():
     return lambda dtype=None, seed=0: SmallNet(dtype=dtype, rngs=nnx.Rngs(seed))
 
@@ -38,6 +38,6 @@ def make_train_batch(size, step=0):
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_batch():
     return make_train_batch

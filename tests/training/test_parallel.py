@@ -79,10 +79,16 @@ def evaluation_batch(make_batch):
     }
 
 
+@pytest.fixture(scope="module")
+def expected(small_net, make_batch):
+    return run("none", small_net(), make_batch)
+
+
 @pytest.mark.parametrize("kind", ["jit", "pmap"])
-def test_four_devices_give_the_result_of_one_with_dropout_and_augmentation(kind, small_net, make_batch):
+def test_four_devices_give_the_result_of_one_with_dropout_and_augmentation(
+    kind, expected, small_net, make_batch
+):
     assert jax.device_count() == 4
-    expected = run("none", small_net(), make_batch)
     actual = run(kind, small_net(), make_batch)
     chex.assert_trees_all_close(actual, expected, atol=1e-4)
     chex.assert_trees_all_equal_shapes_and_dtypes(actual[0], expected[0])
@@ -125,7 +131,7 @@ def test_the_description_is_one_line(kind):
     assert (
         line
         == {
-            "none": "1 cpu device, batch 64",
+            "none": "1 cpu device, not parallel, batch 64",
             "jit": "4 cpu devices, parallel by jit, batch 64 = 4 x 16",
             "pmap": "4 cpu devices, parallel by pmap, batch 64 = 4 x 16",
         }[kind]

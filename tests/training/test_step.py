@@ -76,7 +76,7 @@ def convolve(x, kernel, bias):
     return sum(taps) + bias
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bound(small_net):
     """A jitted train step, the matching eval step and a state."""
     optimizer = optax.adam(1e-2)
