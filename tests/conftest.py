@@ -1,6 +1,7 @@
-"""Four CPU devices, strict promotion and run-time shape checks for every test."""
+"""Four CPU devices, strict promotion and run-time shape checks for every test; nothing outside is written."""
 
 import os
+import tempfile
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -11,6 +12,9 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+data_dir = tempfile.TemporaryDirectory(prefix="jaxcnn-test-data-")  # removed at exit
+os.environ["TFDS_DATA_DIR"] = data_dir.name
 
 # Every annotation of the package is checked at run time, arrays' dtypes and shapes included.
 jaxtyping.install_import_hook("jaxcnn", "beartype.beartype")

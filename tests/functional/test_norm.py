@@ -28,35 +28,51 @@ def affine(channels, dtype: Any = np.float32):
 
 
 @given(shape=st.lists(st.integers(1, 5), min_size=1, max_size=4), channels=st.integers(1, 3))
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 def test_batch_stats_are_mean_biased_variance_and_count(shape, channels):
     shape = (shape[0] + 1, *shape[1:], channels)
     x = 3 + reference.normal(0, *shape)
-    mean, var, count = F.batch_stats(jnp.asarray(x))
+    mean, var, count = jax.jit(F.batch_stats)(x)
     axes = tuple(range(len(shape) - 1))
     close(mean, x.astype(np.float64).mean(axes))
     close(var, x.astype(np.float64).var(axes))
     assert int(count) == np.prod(shape[:-1])
 
 
-@pytest.mark.parametrize("shape", [(10, 10, 1, 2), (4, 50, 50, 2), (16, 250, 250, 1), (1_000_000, 1)])
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(
+    "shape, jit",
+    [
+        ((10, 10, 1, 2), True),
+        ((4, 50, 50, 2), True),
+        ((16, 250, 250, 1), True),
+        ((16, 250, 250, 1), False),
+        ((1_000_000, 1), True),
+    ],
+)
 def test_batch_stats_hold_for_a_mean_far_above_the_deviation(shape, masked, jit):
     x = (1e4 + 0.01 * reference.normal(0, *shape, dtype=np.float64)).astype(np.float32)
     mask = np.random.default_rng(1).random(shape[:-1]) < 0.7 if masked else np.ones(shape[:-1], bool)
 
     def normalized(x, mask):
         mean, var, _ = F.batch_stats(x, mask=mask)
-        return F.batch_norm(x, mean, var)
+        return F.batch_norm(x, mean, var), mean, var
 
-    y = (jax.jit(normalized) if jit else normalized)(jnp.asarray(x), jnp.asarray(mask) if masked else None)
+    apply = jax.jit(normalized) if jit else normalized
+    y, mean, var = apply(jnp.asarray(x), jnp.asarray(mask) if masked else None)
+    values = x[mask].astype(np.float64)
+    np.testing.assert_allclose(mean, values.mean(0), atol=5e-4)  # half an ulp of 1e4
+    np.testing.assert_allclose(var, values.var(0), rtol=2e-5)
     y = np.asarray(y, np.float64)[mask]
-    expected = reference.normalize(x[mask], (0,))
-    np.testing.assert_allclose(y.std(0), expected.std(0), rtol=0.01)
-    assert (
-        np.abs(y.mean(0)).max() < 0.1
-    )  # the mean itself is a float32: half an ulp of 1e4 is 0.05 deviations
+    np.testing.assert_allclose(y.std(0), reference.normalize(values, (0,)).std(0), rtol=0.01)
+    assert np.abs(y.mean(0)).max() < 0.06  # half an ulp of the mean is 0.05 deviations
+
+
+@jax.jit
+@functools.partial(jax.grad, has_aux=True)
+def masked_gradient(x, mask):
+    mean, var, count = F.batch_stats(x, mask=mask)
+    return jnp.sum(mean**3) + jnp.sum(jnp.sqrt(var)), (mean, var, count)
 
 
 @pytest.mark.parametrize("garbage", [0.0, 1e30, np.inf, -np.inf, np.nan])
@@ -66,15 +82,11 @@ def test_masked_values_do_not_count_whatever_they_are(garbage):
     expected = x[mask].astype(np.float64)
     x[~mask] = garbage
 
-    def loss(x):
-        mean, var, _ = F.batch_stats(x, mask=jnp.asarray(mask))
-        return jnp.sum(mean**3) + jnp.sum(jnp.sqrt(var))
-
-    mean, var, count = F.batch_stats(jnp.asarray(x), mask=jnp.asarray(mask))
+    gradient, (mean, var, count) = masked_gradient(x, mask)
     close(mean, expected.mean(0))
     close(var, expected.var(0))
     assert int(count) == mask.sum()
-    gradient = np.asarray(jax.grad(loss)(jnp.asarray(x)))
+    gradient = np.asarray(gradient)
     assert np.isfinite(gradient).all()
     assert (gradient[~mask] == 0).all() and (gradient[mask] != 0).any()
 
@@ -84,11 +96,13 @@ def test_a_mask_with_no_or_one_value_stays_finite(true):
     x = jnp.asarray(reference.normal(0, 3, 2, 2, 2))
     mask = jnp.arange(12).reshape(3, 2, 2) < true
 
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
     def normalized(x):
         mean, var, count = F.batch_stats(x, mask=mask)
         return jnp.sum(F.batch_norm(x, mean, var)), (mean, var, count)
 
-    (_, statistics), gradient = jax.value_and_grad(normalized, has_aux=True)(x)
+    (_, statistics), gradient = normalized(x)
     chex.assert_tree_all_finite((statistics, gradient))
     assert int(statistics[2]) == true
     np.testing.assert_array_equal(statistics[1], np.zeros(2, np.float32))
@@ -100,6 +114,11 @@ def pooled(x, mask):
     return values.mean(0), values.var(0), mask.sum()
 
 
+@functools.partial(jax.pmap, axis_name="data")
+def statistics_of_all_devices(x, mask):
+    return F.batch_stats(x, mask=mask, axis_name="data")
+
+
 @pytest.mark.parametrize("counts", [(60, 60, 60, 60), (60, 7, 1, 23), (60, 60, 5, 0)])
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 def test_axis_name_gives_pooled_statistics_with_unequal_counts(counts, offset):
@@ -108,14 +127,12 @@ def test_axis_name_gives_pooled_statistics_with_unequal_counts(counts, offset):
     x = offset + scale * (reference.normal(0, *shape) + np.arange(4, dtype=np.float32).reshape(4, 1, 1, 1, 1))
     x = x.astype(np.float32)
     mask = np.stack([np.arange(60).reshape(3, 5, 4) < count for count in counts])
-    statistics = jax.pmap(lambda x, mask: F.batch_stats(x, mask=mask, axis_name="data"), axis_name="data")(
-        x, mask
-    )
+    statistics = statistics_of_all_devices(x, mask)
     for device in range(4):
         mean, var, count = (np.asarray(a[device], np.float64) for a in statistics)
         expected = pooled(x, mask)
         np.testing.assert_allclose(mean, expected[0], rtol=1e-6, atol=1e-5)
-        np.testing.assert_allclose(var, expected[1], rtol=0.01 if offset else 1e-5)
+        np.testing.assert_allclose(var, expected[1], rtol=2e-5)
         assert count == expected[2]
 
 
@@ -138,7 +155,7 @@ def normalized_sum(x, weight, mask=None, axis_name=None):
 def test_the_gradient_through_axis_name_is_the_one_device_gradient(masked):
     x, weight = (jnp.asarray(reference.normal(seed, 8, 5, 3, 2)) for seed in range(2))
     mask = jnp.asarray(np.random.default_rng(2).random((8, 5, 3)) < 0.7) if masked else None
-    expected = jax.grad(normalized_sum)(x, weight, mask)
+    expected = jax.jit(jax.grad(normalized_sum))(x, weight, mask)
 
     def parts(a):
         return None if a is None else a.reshape(4, 2, *a.shape[1:])
@@ -284,11 +301,10 @@ def test_derivatives_of_second_order_forward_and_reverse(name):
         )
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_batch_stats_derivatives(masked):
+def test_masked_batch_stats_derivatives():
     with jax.enable_x64(True):
         x = jnp.asarray(reference.normal(0, 3, 2, 2, dtype=np.float64))
-        mask = jnp.asarray([[True, False], [True, True], [False, True]]) if masked else None
+        mask = jnp.asarray([[True, False], [True, True], [False, True]])
         check_grads(jax.jit(lambda x: F.batch_stats(x, mask=mask)[:2]), (x,), order=2, atol=1e-4, rtol=1e-4)
 
 
@@ -296,12 +312,13 @@ def test_batch_stats_derivatives(masked):
 def test_the_gradient_of_a_constant_input_is_finite(name):
     x = jnp.full((2, 3, 4, 4), 0.3, jnp.float32)
     scale, bias = map(jnp.asarray, affine(4))
-    gradients = jax.grad(lambda *a: jnp.sum(NORMS[name](*a) ** 2), argnums=(0, 1, 2))(x, scale, bias)
+    squared = jax.grad(lambda *a: jnp.sum(NORMS[name](*a) ** 2), argnums=(0, 1, 2))
+    gradients = jax.jit(squared)(x, scale, bias)
     chex.assert_tree_all_finite(gradients)
 
 
 @pytest.mark.parametrize("name", NORMS)
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float64])
 def test_y_has_xs_dtype_beside_a_wider_scale(name, dtype):
     with jax.enable_x64(True):
         x = (20 + jnp.asarray(reference.normal(0, 3, 5, 4, 6))).astype(dtype)

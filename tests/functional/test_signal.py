@@ -1,5 +1,7 @@
 """convolve, cross_correlate and autocorrelate against their definitions and scipy.signal."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +30,7 @@ def test_equal_to_scipy_for_any_sizes(sizes, mode):
         (F.convolve, scipy.signal.convolve),
         (F.cross_correlate, scipy.signal.correlate),
     ]:
-        y = ours(jnp.asarray(f), jnp.asarray(g), mode=mode)
+        y = jax.jit(functools.partial(ours, mode=mode))(f, g)
         expected = theirs(f.astype(np.float64), g.astype(np.float64), mode=mode, method="direct")
         np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
@@ -69,8 +71,9 @@ def test_convolving_with_a_shifted_impulse_shifts():
     np.testing.assert_array_equal(F.cross_correlate(f, impulse), jnp.pad(f, (0, 2)))
 
 
-@pytest.mark.parametrize("function", [F.convolve, F.cross_correlate])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "function, mode", [(F.convolve, "full"), (F.convolve, "same"), (F.cross_correlate, "valid")]
+)
 def test_gradients_jit_and_vmap(function, mode):
     with jax.enable_x64(True):
         f = jnp.asarray(reference.normal(0, 4, 5, dtype=np.float64))
