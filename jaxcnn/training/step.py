@@ -25,7 +25,9 @@ def multiclass_svm(
 ) -> Float[Array, " batch"]:
     """The multiclass support vector machine's hinge loss.
 
-    loss = max_j (logits_j + [j != y]) - logits_y, where y is the class with the largest target.
+        loss = sum_y target_y * (max_j (logits_j + [j != y]) - logits_y)
+
+    For a one-hot target that is the loss of its class, for a soft one (mixup, smoothing) the mean over it.
 
     Args:
         logits: the scores, (batch, classes).
@@ -41,7 +43,10 @@ def multiclass_svm(
         >>> multiclass_svm(jnp.array([[2.0, 0.5, 1.5]]), jnp.array([[1.0, 0.0, 0.0]]))
         Array([0.5], dtype=float32)
     """
-    return optax.losses.multiclass_hinge_loss(logits, target.argmax(-1))
+    batch, classes = logits.shape
+    labels = jnp.broadcast_to(jnp.arange(classes)[:, None], (classes, batch))
+    hinge = jax.vmap(optax.losses.multiclass_hinge_loss, (None, 0), out_axes=-1)(logits, labels)
+    return (target * hinge).sum(axis=-1)
 
 
 def train_step(

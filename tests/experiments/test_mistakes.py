@@ -53,8 +53,6 @@ def mistake(tmp_path, capsys):
         (["--dropout", "1.5"], "--dropout must be in [0, 1), got 1.5"),
         (["--dropout", "0.5"], "lenet5 has no option dropout"),
         (["--mixup", "-1"], "--mixup must not be negative, got -1"),
-        (["--mixup", "1", "--cutmix", "1"], "--mixup and --cutmix"),
-        (["--loss", "svm", "--label-smoothing", "0.1"], "--loss svm"),
         (["--image-size", "28", "28"], "lenet5 takes images of 32x32, got --image-size 28x28"),
         (["--resume"], "there is no run"),
         (["--resume", "--name", "x"], "there is no run"),

@@ -176,9 +176,10 @@ def test_evaluation_sums_over_the_marked_examples_only(bound, make_batch):
 
 def test_multiclass_svm_equals_the_definition():
     random = np.random.default_rng(0)
-    logits, label = random.normal(size=(9, 4)), random.integers(0, 4, 9)
-    target = 0.9 * np.eye(4)[label] + 0.025
-    expected = [max(logits[i, j] + (j != label[i]) for j in range(4)) - logits[i, label[i]] for i in range(9)]
+    logits, target = random.normal(size=(9, 4)), random.dirichlet(np.ones(4), 9)
+    target[:3] = np.eye(4)[:3]  # one-hot and soft targets
+    hinge = [[max(z[j] + (j != y) for j in range(4)) - z[y] for y in range(4)] for z in logits]
+    expected = (target * hinge).sum(axis=1)
     actual = multiclass_svm(jnp.asarray(logits, jnp.float32), jnp.asarray(target, jnp.float32))
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
