@@ -16,7 +16,7 @@ from train_classifier import make_model, make_optimizer, normalize
 
 from jaxcnn.data import read_image
 from jaxcnn.training import checkpoint
-from jaxcnn.training.console import mistakes_in_one_line
+from jaxcnn.training.console import mistakes_in_one_line, read_flags
 from jaxcnn.training.state import create_train_state
 
 
@@ -70,4 +70,4 @@ def read_json(path: Path) -> dict:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    main(read_flags(Config, "classify"))

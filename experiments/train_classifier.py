@@ -8,20 +8,20 @@ RESULTS
 """
 
 import dataclasses
+import math
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from flax import nnx
 from jaxtyping import Array, Key
 from rich.console import Console
@@ -29,7 +29,7 @@ from rich.console import Console
 from jaxcnn import data, models, nn
 from jaxcnn.data import augment
 from jaxcnn.training import checkpoint, plots
-from jaxcnn.training.console import mistakes_in_one_line, progress_bar, stop_signal
+from jaxcnn.training.console import mistakes_in_one_line, progress_bar, read_flags, stop_signal
 from jaxcnn.training.metrics import (
     Evaluation,
     append_metrics,
@@ -39,17 +39,18 @@ from jaxcnn.training.metrics import (
     read_metrics,
     rewind_metrics,
 )
-from jaxcnn.training.parallel import data_parallel
+from jaxcnn.training.parallel import DataParallel, data_parallel
 from jaxcnn.training.run import environment, open_run, write_json
-from jaxcnn.training.state import create_train_state
+from jaxcnn.training.state import TrainState, create_train_state
 from jaxcnn.training.step import eval_step, multiclass_svm, softmax_cross_entropy, train_step
 
+SCRIPT = "train_classifier"
 LOSSES = {"softmax": softmax_cross_entropy, "svm": multiclass_svm}
 
 
 @dataclass(frozen=True)
 class Config:
-    """Train a CNN to classify images."""
+    """Train a CNN to classify images. The defaults are for the digits."""
 
     dataset: str = "digits"
     """digits, idx:DIR (the four files of MNIST or Fashion-MNIST), folder:DIR (one sub-folder per class), or a
@@ -104,133 +105,181 @@ class Config:
     """Go on with an interrupted run; its other settings must be given again."""
 
 
+class Setup(NamedTuple):
+    """What a run needs before its first step."""
+
+    parallel: DataParallel
+    dataset: data.Dataset
+    run: Path
+    state: TrainState
+    train_step: Callable[..., Any]
+    eval_step: Callable[..., Any]
+    schedule: optax.Schedule
+    steps_per_epoch: int
+    seconds: float
+    """Time that a resumed run has taken already."""
+
+
 def main(config: Config) -> None:
     """Train, evaluate after every epoch, and leave the results in runs_dir/name."""
     console = Console(highlight=False, soft_wrap=True)
-    with mistakes_in_one_line("train_classifier"):
-        check(config)
-        parallel = data_parallel(config.parallel)
-        console.print(f"{parallel.describe(config.batch_size)}, {config.precision}")
-        dataset = data.load_dataset(config.dataset, data_dir=config.data_dir, image_size=image_size(config))
-        if config.batch_size > len(dataset.train):
-            raise ValueError(
-                f"--batch-size must be at most the {len(dataset.train)} training images, "
-                f"got {config.batch_size}"
-            )
-        steps_per_epoch = len(dataset.train) // config.batch_size
-        last_step = config.epochs * steps_per_epoch
-        optimizer, schedule = make_optimizer(config, last_step)
-        merge, state = create_train_state(
-            make_model(config, len(dataset.class_names), dataset.image_shape[-1]), optimizer
-        )
-        run = open_run(
-            config.runs_dir,
-            config.name,
-            default_name(config),
-            decisive_settings(config),
-            resume=config.resume,
-        )
-        if config.resume:
-            if (run / "checkpoints").exists():  # else it was stopped before its first checkpoint
-                state = checkpoint.restore(run / "checkpoints", state)
-            rewind_metrics(run / "metrics.jsonl", int(state.step))
-        write_json(run / "dataset.json", description(dataset))
+    with mistakes_in_one_line(SCRIPT):
+        setup = set_up(config, console)
+    parallel, dataset, run = setup.parallel, setup.dataset, setup.run
 
-    height, width, channels = dataset.image_shape
-    parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    console.print(
-        f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images, "
-        f"{height}x{width}x{channels}, {len(dataset.class_names)} classes\n"
-        f"{config.model}: {parameters:,} parameters; results go to {run}"
-    )
-
-    loss = LOSSES[config.loss]
-    run_train_step = parallel.compile_train(
-        partial(train_step, merge=merge, optimizer=optimizer, loss=loss, set_random_keys=nn.set_random_keys)
-    )
-    run_eval_step = parallel.compile_eval(partial(eval_step, merge=merge, loss=loss))
-    prepare = jax.jit(partial(training_batch, config=config, dataset=dataset))
-    prepare_evaluation = jax.jit(partial(evaluation_batch, dataset=dataset))
-
-    def evaluate() -> Evaluation:
-        outputs = (
-            run_eval_step(state, prepare_evaluation(parallel.shard(batch)))
-            for batch in data.evaluation_batches(dataset.test, config.batch_size)
-        )
-        return collect(map(parallel.fetch, outputs), len(dataset.test))
-
-    step = first_step = int(state.step)
+    step = first_step = int(setup.state.step)
+    last_step = config.epochs * setup.steps_per_epoch
+    state = parallel.replicate(setup.state)
     batches = data.training_batches(dataset.train, config.batch_size, seed=config.seed, start_step=step)
-    state = parallel.replicate(state)
-    augmentation_key, dropout_key = jax.random.split(jax.random.key(config.seed))
+    prepare = jax.jit(partial(training_batch, config=config, dataset=dataset))
+    augmentation_key, dropout_key = random_keys(config)
+    began = time.perf_counter() - setup.seconds
+    saved = logged = time.perf_counter()
     step_metrics: list[dict[str, Array]] = []  # of the steps since the last line of metrics.jsonl
-    started = saved = logged = time.perf_counter()
-    measured_images, measured_seconds = 0, 0.0
+    speeds: list[tuple[int, float]] = []  # images and seconds between two lines
+    evaluation: Evaluation | None = None
 
     def log(**values: Any) -> None:
-        append_metrics(run / "metrics.jsonl", step, epoch=step / steps_per_epoch, **values)
+        append_metrics(run / "metrics.jsonl", step, epoch=step / setup.steps_per_epoch, **values)
 
-    with stop_signal() as stop, progress_bar(console, last_step, first_step, steps_per_epoch) as show:
+    with stop_signal() as stop, progress_bar(console, last_step, first_step, setup.steps_per_epoch) as show:
         while step < last_step and not stop():
             batch = prepare(augmentation_key, step, parallel.shard(next(batches)))
-            state, new_metrics = run_train_step(state, batch, dropout_key)
+            state, new_metrics = setup.train_step(state, batch, dropout_key)
             step_metrics.append(new_metrics)
             step += 1
-            end_of_epoch = step % steps_per_epoch == 0
+            end_of_epoch = step % setup.steps_per_epoch == 0
 
             if step % config.log_every == 0 or end_of_epoch:
-                train = jax.tree.map(lambda *x: float(np.mean(x)), *parallel.fetch(step_metrics))
+                means = jax.tree.map(lambda *x: float(np.mean(x)), *parallel.fetch(step_metrics))
                 images, seconds = len(step_metrics) * config.batch_size, time.perf_counter() - logged
-                if step - first_step > config.log_every:  # the first steps hold the compilation
-                    measured_images += images
-                    measured_seconds += seconds
-                show(step, train["loss"], train["accuracy"], images / seconds)
+                step_metrics = []
+                speeds.append((images, seconds))
+                show(step, means["loss"], means["accuracy"], images / seconds)
                 log(
-                    train_loss=train["loss"],
-                    train_accuracy=train["accuracy"],
-                    learning_rate=schedule(step - 1),
+                    train_loss=means["loss"],
+                    train_accuracy=means["accuracy"],
+                    learning_rate=setup.schedule(step - 1),
                     images_per_second=images / seconds,
+                    seconds=time.perf_counter() - began,
                 )
-                step_metrics, logged = [], time.perf_counter()
-
-            if end_of_epoch:
-                test = evaluate()
-                log(test_loss=test.loss, test_accuracy=test.accuracy)
+                if end_of_epoch:
+                    evaluation = evaluate(setup, state, config.batch_size)
+                    log(test_loss=evaluation.loss, test_accuracy=evaluation.accuracy)
+                if time.perf_counter() - saved > config.checkpoint_seconds:
+                    save(run, parallel.fetch(state))
+                    saved = time.perf_counter()
                 logged = time.perf_counter()
-
-            if time.perf_counter() - saved > config.checkpoint_seconds:
-                checkpoint.save(run / "checkpoints", parallel.fetch(state))
-                saved = logged = time.perf_counter()
-        checkpoint.save(run / "checkpoints", parallel.fetch(state))
+        save(run, parallel.fetch(state))
 
     if step < last_step:
         console.print(f"Stopped after step {step} of {last_step}; go on with\n  {resume_command(run)}")
         sys.exit(130)
-
-    test, labels = evaluate(), dataset.test.labels
-    confused = [
-        plots.Confused(
-            dataset.test[i]["image"], int(labels[i]), int(test.predictions[i]), float(test.probabilities[i])
-        )
-        for i in most_confused(labels, test).tolist()
-    ]
-    matrix = confusion_matrix(labels, test.predictions, len(dataset.class_names))
-    plots.curves(read_metrics(run / "metrics.jsonl"), run / "curves.png")
-    plots.confusion(matrix, dataset.class_names, confused, run / "confusion.png")
+    if evaluation is None:  # resumed after the last step
+        evaluation = evaluate(setup, state, config.batch_size)
+    images, seconds = np.sum(speeds[1:] or speeds or [(0, 1)], axis=0)  # the first ones hold the compilation
     summary = {
-        "test_accuracy": test.accuracy,
-        "test_loss": test.loss,
-        "parameters": parameters,
-        "images_per_second": measured_images / measured_seconds if measured_images else None,
-        "seconds": time.perf_counter() - started,
-        **environment(),
+        "test_accuracy": evaluation.accuracy,
+        "test_loss": evaluation.loss,
+        "parameters": parameter_count(setup.state),
+        "images_per_second": images / seconds,
+        "seconds": time.perf_counter() - began,
+        **environment(parallel.devices),
     }
     write_json(run / "summary.json", summary)
+    draw(setup, evaluation)
     console.print(
-        f"test accuracy {test.accuracy:.4f} ({round(test.accuracy * len(dataset.test))} of "
-        f"{len(dataset.test)}) after {summary['seconds']:.0f} s\n"
-        f"curves.png, confusion.png, summary.json, metrics.jsonl, config.json and checkpoints are in {run}"
+        f"test accuracy {evaluation.accuracy:.4f} "
+        f"({round(evaluation.accuracy * len(dataset.test))} of {len(dataset.test)}) "
+        f"after {summary['seconds']:.0f} s\n"
+        f"curves.png, confusion.png, summary.json, metrics.jsonl and the checkpoints are in {run}"
     )
+
+
+def set_up(config: Config, console: Console) -> Setup:
+    """Everything that a user's mistake can make fail, before anything is trained."""
+    check(config)
+    parallel = data_parallel(config.parallel)
+    console.print(f"{parallel.describe(config.batch_size)}, {config.precision}")
+    dataset = data.load_dataset(config.dataset, data_dir=config.data_dir, image_size=image_size(config))
+    if config.batch_size > len(dataset.train):
+        raise ValueError(
+            f"--batch-size must be at most the {len(dataset.train)} training images, got {config.batch_size}"
+        )
+    steps_per_epoch = len(dataset.train) // config.batch_size
+    optimizer, schedule = make_optimizer(config, config.epochs * steps_per_epoch)
+    model = make_model(config, len(dataset.class_names), dataset.image_shape[-1])
+    merge, state = create_train_state(model, optimizer)
+    loss = LOSSES[config.loss]
+    step = partial(
+        train_step, merge=merge, optimizer=optimizer, loss=loss, set_random_keys=nn.set_random_keys
+    )
+    jax.eval_shape(step, state, abstract_batch(config, dataset), jax.random.key(0))  # does the model take it?
+
+    height, width, channels = dataset.image_shape
+    console.print(
+        f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images, "
+        f"{height}x{width}x{channels}, {len(dataset.class_names)} classes"
+    )
+    run = open_run(
+        config.runs_dir,
+        config.name,
+        default_name(config),
+        {"config.json": decisive_settings(config), "dataset.json": description(dataset)},
+        resume=config.resume,
+    )
+    seconds = 0.0
+    if config.resume:
+        if checkpoint.latest_step(run / "checkpoints") is not None:  # else stopped before the first one
+            state = checkpoint.restore(run / "checkpoints", state)
+        rewind_metrics(run / "metrics.jsonl", int(state.step))
+        records = read_metrics(run / "metrics.jsonl") if (run / "metrics.jsonl").exists() else []
+        seconds = max((record.get("seconds", 0.0) for record in records), default=0.0)
+    console.print(f"{config.model}: {parameter_count(state):,} parameters; results go to {run}")
+    return Setup(
+        parallel=parallel,
+        dataset=dataset,
+        run=run,
+        state=state,
+        train_step=parallel.compile_train(step),
+        eval_step=parallel.compile_eval(partial(eval_step, merge=merge, loss=loss)),
+        schedule=schedule,
+        steps_per_epoch=steps_per_epoch,
+        seconds=seconds,
+    )
+
+
+def evaluate(setup: Setup, state: TrainState, batch_size: int) -> Evaluation:
+    """Evaluate every test image once."""
+    prepare = jax.jit(partial(evaluation_batch, dataset=setup.dataset))
+    outputs = [
+        setup.eval_step(state, prepare(setup.parallel.shard(batch)))
+        for batch in data.evaluation_batches(setup.dataset.test, batch_size)
+    ]
+    return collect(setup.parallel.fetch(outputs), len(setup.dataset.test))
+
+
+def save(run: Path, state: TrainState) -> None:
+    """Write a checkpoint; a full disk is said in one line."""
+    with mistakes_in_one_line(SCRIPT):
+        checkpoint.save(run / "checkpoints", state)
+
+
+def draw(setup: Setup, evaluation: Evaluation) -> None:
+    """Draw the curves, the confusion matrix and the most confused images."""
+    dataset, labels = setup.dataset, setup.dataset.test.labels
+    confused = [
+        plots.Confused(
+            dataset.test[i]["image"],
+            int(labels[i]),
+            int(evaluation.predictions[i]),
+            float(evaluation.probabilities[i]),
+        )
+        for i in most_confused(labels, evaluation).tolist()
+    ]
+    matrix = confusion_matrix(labels, evaluation.predictions, len(dataset.class_names))
+    plots.curves(read_metrics(setup.run / "metrics.jsonl"), setup.run / "curves.png")
+    plots.confusion(matrix, dataset.class_names, confused, setup.run / "confusion.png")
 
 
 def check(config: Config) -> None:
@@ -238,13 +287,13 @@ def check(config: Config) -> None:
     for name in ("epochs", "batch_size", "log_every"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
-    if not config.learning_rate > 0:
+    if not 0 < config.learning_rate < math.inf:
         raise ValueError(f"--learning-rate must be positive, got {config.learning_rate}")
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"--seed must be in [0, 2**32), got {config.seed}")
     for name in ("weight_decay", "crop", "cutout", "mixup", "cutmix"):
-        if getattr(config, name) < 0:
-            raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(config, name)}")
+        if not 0 <= getattr(config, name) < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(config, name)}")
     for name in ("label_smoothing", "dropout"):
         if not 0 <= getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be in [0, 1), got {getattr(config, name)}")
@@ -293,7 +342,7 @@ def training_batch(
     """Augment and normalise a batch of uint8 images; the randomness of a step depends on key and step."""
     keys = jax.random.split(jax.random.fold_in(key, step), 5)
     image = batch["image"].astype(jnp.float32)
-    target = jax.nn.one_hot(batch["label"], len(dataset.class_names))
+    target = jax.nn.one_hot(batch["label"], len(dataset.class_names), dtype=jnp.float32)
     target = optax.losses.smooth_labels(target, config.label_smoothing)
     if config.crop:
         image = augment.random_crop(keys[0], image, config.crop)
@@ -314,11 +363,39 @@ def evaluation_batch(batch: dict[str, Array], *, dataset: data.Dataset) -> dict[
     return batch | {"image": normalize(batch["image"], dataset.mean, dataset.std)}
 
 
+def abstract_batch(config: Config, dataset: data.Dataset) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes and dtypes of a prepared training batch."""
+    shapes = {"image": (dataset.image_shape, jnp.uint8), "label": ((), jnp.int32), "index": ((), jnp.int32)}
+    batch = {
+        name: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype)
+        for name, (shape, dtype) in shapes.items()
+    }
+    return jax.eval_shape(
+        partial(training_batch, config=config, dataset=dataset), jax.random.key(0), jnp.int32(0), batch
+    )
+
+
+def random_keys(config: Config) -> tuple[Key[Array, ""], Key[Array, ""]]:
+    """The keys of augmentation and of dropout.
+
+    The parameters and the order of the images are drawn with fold_in(key(seed), small numbers), and
+    split(key(seed)) is that too; the large number keeps these keys apart from all of them.
+    """
+    augmentation, dropout = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 2**32 - 1))
+    return augmentation, dropout
+
+
+def parameter_count(state: TrainState) -> int:
+    """How many numbers the optimizer trains."""
+    return sum(x.size for x in jax.tree.leaves(state.params))
+
+
 def normalize(image: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
     """Images of 0..255 as float32 in which each channel has mean 0 and deviation 1 over the training set."""
     shape = (1, 1, 1, len(mean))
     scaled = image.astype(jnp.float32) / 255
-    return (scaled - jnp.array(mean).reshape(shape)) / jnp.array(std).reshape(shape)
+    means, deviations = (jnp.array(values, jnp.float32).reshape(shape) for values in (mean, std))
+    return (scaled - means) / deviations
 
 
 def decisive_settings(config: Config) -> dict[str, Any]:
@@ -330,22 +407,24 @@ def decisive_settings(config: Config) -> dict[str, Any]:
 def default_name(config: Config) -> str:
     """The run's name where none is given: the data set's, without its folder's path, and the model's."""
     kind, _, place = config.dataset.partition(":")
-    return f"{Path(place).name or kind}-{config.model}"
+    name = Path(place).name if kind in ("idx", "folder") else config.dataset
+    return f"{name or kind}-{config.model}"
 
 
 def description(dataset: data.Dataset) -> dict[str, Any]:
     """What must be known of the data to use the model that was trained on it."""
     names = ("name", "class_names", "image_shape", "mean", "std")
-    return {name: getattr(dataset, name) for name in names}
+    sizes = {"train": len(dataset.train), "test": len(dataset.test)}
+    return {name: getattr(dataset, name) for name in names} | sizes
 
 
 def resume_command(run: Path) -> str:
     """The command line that goes on with this run."""
-    words = ["python", *sys.argv]
+    words = [sys.executable, *sys.argv]
     if "--name" not in " ".join(words):
         words += ["--name", run.name]
     return shlex.join(words if "--resume" in words else [*words, "--resume"])
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    main(read_flags(Config, SCRIPT))

@@ -1,3 +1,6 @@
 """Convolutional neural networks in JAX: pure functions, thin Flax modules, plain training scripts."""
 
+from jaxcnn import functional, models, nn
+
+__all__ = ["functional", "models", "nn"]
 __version__ = "0.1.0"

@@ -129,7 +129,7 @@ def cutout(
     height, width = images.shape[1:3]
 
     def hole(key: Array) -> Array:
-        centre = jax.random.randint(key, (2,), 0, jnp.array([height, width]))
+        centre = jax.random.randint(key, (2,), 0, jnp.array([height, width]), dtype=jnp.int32)
         return _rectangle((height, width), centre, jnp.array([size, size]))
 
     return jnp.where(jax.vmap(hole)(keys)[..., None], jnp.zeros_like(images), images)
@@ -215,7 +215,7 @@ def cutmix(
     height, width = images.shape[1:3]
     side = jnp.sqrt(1.0 - _beta("cutmix", key_weight, alpha, len(images)))
     sides = jnp.stack([height * side, width * side], axis=1).astype(jnp.int32)
-    centres = jax.random.randint(key_centre, sides.shape, 0, jnp.array([[height, width]]))
+    centres = jax.random.randint(key_centre, sides.shape, 0, jnp.array([[height, width]]), dtype=jnp.int32)
     box = jax.vmap(functools.partial(_rectangle, images.shape[1:3]))(centres, sides)
     weight = 1.0 - box.mean(axis=(1, 2), dtype=jnp.float32)
     partner = jax.random.permutation(key_partner, len(images))

@@ -99,6 +99,11 @@ def read_image_folder(folder: Path) -> FolderSet:
     if not folder.is_dir():
         raise FileNotFoundError(f"load_dataset: folder: there is no folder {folder}")
     tests = [folder / name for name in TEST_FOLDERS if (folder / name).is_dir()]
+    if [entry.name for entry in _visible(folder)] == ["train"]:
+        raise ValueError(
+            f"load_dataset: folder: {folder} has train and no test beside it; "
+            f"say folder:{folder / 'train'} to have a fifth of its images set aside"
+        )
     if not (tests and (folder / "train").is_dir()):
         classes = _class_files(folder)
         examples = [(file, label) for label, files in enumerate(classes.values()) for file in files]

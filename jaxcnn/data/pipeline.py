@@ -20,6 +20,9 @@ from jaxcnn.functional.checks import as_int
 
 Batch = dict[str, Array]
 
+ORDER = 2**32 - 2
+"""Folded into the key of a seed for the order of the examples."""
+
 
 def training_batches(
     split: Split | StreamedSplit, batch_size: int, *, seed: int, start_step: int = 0
@@ -142,7 +145,8 @@ def _shuffled(
 
 @functools.partial(jax.jit, static_argnums=2)
 def _permutation(seed: np.uint32 | Array, epoch: int | Array, examples: int) -> Int[Array, " examples"]:
-    key = jax.random.fold_in(jax.random.key(seed), epoch)
+    # Models and experiments draw from the same seed; ORDER keeps these keys apart from theirs.
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), ORDER), epoch)
     return jax.random.permutation(key, jnp.arange(examples, dtype=jnp.int32))
 
 

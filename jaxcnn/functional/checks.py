@@ -7,6 +7,7 @@ from typing import Any, SupportsIndex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Key, UInt32
 
 AnyArray = jax.Array | np.ndarray
@@ -150,6 +151,19 @@ def check_one_or_per_example(function: str, key: jax.Array, batch: int) -> None:
             f"{function}: key must be one key or one for each of the {batch} examples, "
             f"got keys of shape {key.shape}"
         )
+
+
+def check_rate(function: str, rate: Any) -> None:
+    """Refuse a probability that is no number in [0, 1], or one that is known only at run time."""
+    if not isinstance(rate, (int, float, np.number)) or not 0 <= rate <= 1:
+        raise ValueError(f"{function}: rate must be a Python number in [0, 1], got {rate!r}")
+
+
+def as_floating_dtype(owner: str, dtype: DTypeLike) -> jnp.dtype:
+    """The dtype to compute in."""
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"{owner}: dtype must be a floating dtype or None, got {dtype!r}")
+    return jnp.dtype(dtype)
 
 
 def check_eps(function: str, eps: Any) -> None:

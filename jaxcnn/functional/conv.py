@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxcnn.functional.checks import (
+    SPATIAL_RANKS,
     AnyArray,
     PerAxis,
     as_floating,
@@ -312,13 +313,13 @@ def conv_transpose(
     # where low is above reach - 1 this starts inside x, and the output is cropped instead.
     rank = len(window)
     grouped = kernel.reshape(*window, channels_out_per_group, groups, channels_in // groups)
-    exchanged = jnp.flip(
-        jnp.moveaxis(grouped, -1, rank), range(rank)
-    )  # (*window, in per group, out per group, groups)
-    exchanged = jnp.swapaxes(exchanged, -1, -2).reshape(*window, channels_in // groups, channels_out)
+    by_group = jnp.moveaxis(
+        grouped, (-1, -2), (rank, rank + 1)
+    )  # (*window, in per group, groups, out per group)
+    exchanged = jnp.flip(by_group, range(rank)).reshape(*window, channels_in // groups, channels_out)
     pads, crops = [], []
     for axis in range(rank):
-        reach = transposed.dilation[axis] * (transposed.window[axis] - 1) + 1
+        reach = transposed.reach[axis]
         spread = (x.shape[1 + axis] - 1) * transposed.stride[axis] + 1
         low = reach - 1 - transposed.padding[axis][0]
         crop = max(-low, 0)
@@ -415,7 +416,7 @@ def _conv(
 
 def _operands(function: str, x: AnyArray, kernel: AnyArray) -> tuple[Array, Array]:
     kernel = as_floating(function, "kernel", kernel)
-    if kernel.ndim - 2 not in (1, 2, 3) or 0 in kernel.shape:
+    if kernel.ndim - 2 not in SPATIAL_RANKS or 0 in kernel.shape:
         raise ValueError(
             f"{function}: kernel must have 1 to 3 window axes, then its two channel axes, none empty, "
             f"got shape {kernel.shape}"

@@ -10,7 +10,7 @@ function that slides a window gets its numbers from `slide` or `slide_transposed
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, SupportsIndex, overload
+from typing import Any, NamedTuple, SupportsIndex, TypeGuard, overload
 
 import numpy as np
 
@@ -34,6 +34,11 @@ class Slide(NamedTuple):
     output: tuple[int, ...]
     overhang: tuple[int, ...]
     """Elements that the last window of ceil_mode reads beyond the padding."""
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """Elements from the first to the last tap."""
+        return tuple(_reach(w, d) for w, d in zip(self.window, self.dilation, strict=True))
 
     @property
     def reading(self) -> Pairs:
@@ -114,7 +119,7 @@ def output_size(
     result = slide(
         "output_size", sizes, window, stride, padding, dilation, ceil_mode=ceil_mode, exact=exact
     ).output
-    return result if isinstance(size, Sequence) else result[0]
+    return result if _has_axes(size) else result[0]
 
 
 @overload
@@ -181,7 +186,7 @@ def conv_transpose_output_size(
     result = slide_transposed(
         "conv_transpose_output_size", sizes, window, stride, padding, output_padding, dilation
     ).output
-    return result if isinstance(size, Sequence) else result[0]
+    return result if _has_axes(size) else result[0]
 
 
 def slide(
@@ -341,8 +346,12 @@ def _expected_padding(rank: int) -> str:
     )
 
 
+def _has_axes(size: Any) -> TypeGuard[Sequence[SupportsIndex]]:
+    return isinstance(size, Sequence) or (isinstance(size, np.ndarray) and size.ndim > 0)
+
+
 def _sizes(function: str, size: PerAxis) -> tuple[int, ...]:
-    rank = len(size) if isinstance(size, Sequence) else 1
+    rank = len(size) if _has_axes(size) else 1
     return per_axis(function, "size", size, max(rank, 1), minimum=1)
 
 

@@ -298,8 +298,9 @@ def _group_norm(
         )
     values = math.prod(x.shape[1:]) // groups
     if values < 2:
-        what = "position" if function == "instance_norm" else "value per group"
-        raise ValueError(f"{function}: x must have more than one {what}, got shape {x.shape}")
+        raise ValueError(
+            f"{function}: x must have more than one value per group of channels, got shape {x.shape}"
+        )
     scale = None if scale is None else widen(_per_channel(function, "scale", scale, x))
     bias = None if bias is None else widen(_per_channel(function, "bias", bias, x))
     grouped = x.reshape(*x.shape[:-1], groups, channels // groups)

@@ -58,12 +58,12 @@ def pad(
     check_images_shape("pad", x)
     if mode != "constant" and not (isinstance(value, (int, float)) and value == 0):
         raise ValueError(f'pad: value needs mode="constant", got value={value!r} with mode={mode!r}')
+    check_mode("pad", "mode", mode)
     return pad_explicit("pad", x, padding_pairs("pad", padding, x.ndim - 2), mode, value)
 
 
 def pad_explicit(function: str, x: Array, pairs: Pairs, mode: str, value: float | int = 0.0) -> Array:
-    """`pad` for (low, high) pairs, with messages in the name of `function`."""
-    check_mode(function, "mode" if function == "pad" else "padding_mode", mode)
+    """`pad` for (low, high) pairs and a known mode, with messages in the name of `function`."""
     for axis, ((low, high), size) in enumerate(zip(pairs, x.shape[1:-1], strict=True)):
         # Mirrored without its border an axis has size - 1 elements to give, otherwise size.
         limit = {"reflect": size - 1, "symmetric": size, "circular": size}.get(mode)

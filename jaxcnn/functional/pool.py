@@ -54,14 +54,13 @@ def max_pool(
         [[5.0, 7.0], [9.0, 11.0]]
     """
     x, sliding = _windows("max_pool", x, window, stride, padding, dilation, ceil_mode)
-    lowest = np.array(
-        -np.inf, x.dtype
-    )  # of NumPy, so that lax knows the reduction and its gradient under jit
+    # A NumPy scalar: lax then recognises the maximum, and its gradient, under jit too.
+    lowest = np.array(-np.inf, x.dtype)
     if all(step == 1 for step in sliding.dilation):
         return lax.reduce_window(x, lowest, lax.max, **_reduce_window_options(sliding))
     # JAX has no gradient for the maximum of a dilated window: collect the taps and take the first largest.
     padded = lax.pad(x, lowest, ((0, 0, 0), *((low, high, 0) for low, high in sliding.reading), (0, 0, 0)))
-    taps = jnp.stack([padded[:, *(_tap(sliding, tap))] for tap in np.ndindex(sliding.window)])
+    taps = jnp.stack([padded[:, *_tap(sliding, tap)] for tap in np.ndindex(sliding.window)])
     return jnp.take_along_axis(taps, jnp.argmax(taps, axis=0, keepdims=True), axis=0)[0]
 
 

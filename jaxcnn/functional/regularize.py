@@ -10,7 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcnn.functional.checks import AnyArray, KeyOrKeys, as_floating, as_keys, check_one_or_per_example
+from jaxcnn.functional.checks import (
+    AnyArray,
+    KeyOrKeys,
+    as_floating,
+    as_keys,
+    check_one_or_per_example,
+    check_rate,
+)
 
 
 def dropout(
@@ -87,8 +94,7 @@ def _drop(
     x = as_floating(function, "x", x)
     if x.ndim == 0:
         raise ValueError(f"{function}: x must have a batch axis, got a scalar")
-    if not isinstance(rate, (int, float)) or not 0 <= rate <= 1:
-        raise ValueError(f"{function}: rate must be a Python number in [0, 1], got {rate!r}")
+    check_rate(function, rate)
     check_one_or_per_example(function, key, x.shape[0])
     if rate == 0:
         return x

@@ -7,7 +7,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxcnn.functional.checks import AnyArray, as_images, as_int
+from jaxcnn.functional.checks import AnyArray, as_floating_dtype, as_images, as_int
 
 Stage = tuple[str, Callable[[Array], Array]]
 
@@ -28,9 +28,7 @@ class Classifier(nnx.Module):
         name = type(self).__name__
         self.num_classes = as_int(name, "num_classes", num_classes, minimum=1)
         self.in_channels = as_int(name, "in_channels", in_channels, minimum=1)
-        if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(f"{name}: dtype must be a floating dtype or None, got {dtype!r}")
-        self.dtype = jnp.dtype(jnp.float32 if dtype is None else dtype)
+        self.dtype = as_floating_dtype(name, jnp.float32 if dtype is None else dtype)
 
     def stages(self) -> list[Stage]:
         """The (name, function) pairs that x goes through, in order."""

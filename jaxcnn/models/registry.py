@@ -62,7 +62,7 @@ def create_model(
     if name not in MODELS:
         near = difflib.get_close_matches(str(name).lower(), MODELS, n=1)
         hint = f'did you mean "{near[0]}"? ' if near else ""
-        raise ValueError(f"create_model: unknown model {name!r}; {hint}list_models() names all {len(MODELS)}")
+        raise ValueError(f"create_model: unknown model {name!r}; {hint}there are {', '.join(list_models())}")
     if not isinstance(rngs, nnx.Rngs):
         raise TypeError(
             f"create_model: rngs must be an nnx.Rngs, such as nnx.Rngs(0), got {type(rngs).__name__}"

@@ -5,12 +5,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 import jaxcnn.functional as F
-from jaxcnn.functional.checks import SPATIAL_RANKS, AnyArray, PerAxis, as_floating, as_int, per_axis
+from jaxcnn.functional.checks import (
+    SPATIAL_RANKS,
+    AnyArray,
+    PerAxis,
+    as_floating,
+    as_floating_dtype,
+    as_int,
+    per_axis,
+)
 from jaxcnn.functional.geometry import Padding, padding_pairs
 from jaxcnn.functional.padding import check_mode
 
@@ -19,7 +28,7 @@ Initializer = jax.nn.initializers.Initializer
 
 def canonical_window(module: str, window: PerAxis) -> tuple[int, ...]:
     """A window as a tuple of 1 to 3 ints; an int means two spatial axes."""
-    rank = len(window) if isinstance(window, Sequence) else 2
+    rank = len(window) if isinstance(window, (Sequence, np.ndarray)) else 2
     if rank not in SPATIAL_RANKS:
         raise ValueError(f"{module}: window must be an int or a tuple of 1 to 3 ints, got {window!r}")
     return per_axis(module, "window", window, rank, minimum=1)
@@ -80,7 +89,7 @@ class Conv(nnx.Module):
         self.groups = groups
         check_mode("Conv", "padding_mode", padding_mode)
         self.padding_mode = padding_mode
-        self.dtype = _floating_dtype("Conv", dtype)
+        self.dtype = None if dtype is None else as_floating_dtype("Conv", dtype)
         shape = (*window, channels_in // groups, channels_out)
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(channels_out, jnp.float32)) if use_bias else None
@@ -166,7 +175,7 @@ class ConvTranspose(nnx.Module):
         self.output_padding = per_axis("ConvTranspose", "output_padding", output_padding, rank, minimum=0)
         self.dilation = per_axis("ConvTranspose", "dilation", dilation, rank, minimum=1)
         self.groups = groups
-        self.dtype = _floating_dtype("ConvTranspose", dtype)
+        self.dtype = None if dtype is None else as_floating_dtype("ConvTranspose", dtype)
         shape = (*window, channels_out // groups, channels_in)
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(channels_out, jnp.float32)) if use_bias else None
@@ -203,14 +212,6 @@ def _channels(module: str, channels_in: Any, channels_out: Any, groups: Any) -> 
         if channels % groups:
             raise ValueError(f"{module}: groups must divide {name}, got groups={groups}, {name}={channels}")
     return channels_in, channels_out, groups
-
-
-def _floating_dtype(module: str, dtype: DTypeLike | None) -> jnp.dtype | None:
-    if dtype is None:
-        return None
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"{module}: dtype must be a floating dtype or None, got {dtype!r}")
-    return jnp.dtype(dtype)
 
 
 def _in_one_dtype(

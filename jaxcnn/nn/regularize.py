@@ -9,15 +9,14 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 import jaxcnn.functional as F
-from jaxcnn.functional.checks import AnyArray
+from jaxcnn.functional.checks import AnyArray, as_keys, check_rate
 
 
 class _Random(nnx.Module):
     """A module that draws random numbers in training: rate, deterministic, key, count."""
 
     def __init__(self, rate: float, *, rngs: nnx.Rngs):
-        if not isinstance(rate, (int, float)) or not 0 <= rate <= 1:
-            raise ValueError(f"{type(self).__name__}: rate must be a Python number in [0, 1], got {rate!r}")
+        check_rate(type(self).__name__, rate)
         self.rate = rate
         self.deterministic = False
         self.key = nnx.RngKey(rngs.dropout())
@@ -128,9 +127,7 @@ def set_random_keys(model: nnx.Module, keys: Key[Array, ""] | Key[Array, " batch
         >>> (model(x[2:]) == whole[2:]).all().item()
         True
     """
-    if not (isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)):
-        came = getattr(keys, "dtype", type(keys).__name__)
-        raise TypeError(f"set_random_keys: keys must be made by jax.random.key, got {came}")
+    keys = as_keys("set_random_keys", keys)
     if keys.ndim > 1:
         raise ValueError(
             f"set_random_keys: keys must be one key or have shape (batch,), got shape {keys.shape}"

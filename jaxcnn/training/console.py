@@ -1,12 +1,16 @@
 """What a training script says while it runs: mistakes in one line, a progress bar, how to go on."""
 
+import contextlib
+import io
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -14,14 +18,34 @@ Show = Callable[[int, float, float, float], None]
 """show(step, loss, accuracy, images per second)."""
 
 
+Config = TypeVar("Config")
+
+
+def read_flags(config: type[Config], script: str) -> Config:
+    """The command line as a dataclass; a wrong flag is one line on stderr and exit status 2."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(config)
+    except SystemExit as stopped:
+        if stopped.code:  # tyro draws a box: what is in it, up to its pointer to --help
+            words = re.sub(r"[╭╮╰╯│|+]|[─-]{3,}|\x1b\[[0-9;]*m", " ", complaint.getvalue()).split()
+            message = " ".join(words).partition("For full helptext")[0]
+            print(f"{script}: {message.strip()}; see --help", file=sys.stderr)
+        raise
+
+
 @contextmanager
 def mistakes_in_one_line(script: str) -> Iterator[None]:
     """Turn the errors that a user's input causes into one line and exit status 1, with no traceback.
 
-    For the part of a script that reads its settings and its data. Later errors are ours and keep theirs.
+    For the parts of a script that read its settings and its data and write its results. Other errors are
+    bugs of ours and keep their traceback.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except ModuleNotFoundError:
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -67,7 +91,9 @@ def progress_bar(console: Console, steps: int, first_step: int, steps_per_epoch:
         console=console,
         disable=not console.is_terminal,
     )
-    task = bar.add_task("", total=steps, completed=first_step, epoch=1, status="compiling ...")
+    task = bar.add_task(
+        "", total=steps, completed=first_step, epoch=first_step // steps_per_epoch + 1, status="compiling ..."
+    )
     started, next_line = time.perf_counter(), first_step
 
     def show(step: int, loss: float, accuracy: float, speed: float) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import chex
+import jax
 import numpy as np
 import pytest
 import train_classifier
@@ -68,8 +70,8 @@ def wait_for_step(metrics: Path, step: int) -> None:
 
 
 def final_state(run: Path):
-    """The last checkpoint of a lenet5 on digits."""
-    config = train_classifier.Config()
+    """The last checkpoint of a resnet20 on digits."""
+    config = train_classifier.Config(model="resnet20")
     model = train_classifier.make_model(config, num_classes=10, in_channels=1)
     optimizer, _ = train_classifier.make_optimizer(config, 1)
     return checkpoint.restore(run / "checkpoints", create_train_state(model, optimizer)[1])
@@ -111,40 +113,50 @@ def test_lenet_learns_digits_and_names_what_it_sees(start, tmp_path):
 
 
 def test_a_killed_run_resumes_to_the_same_bits(start, tmp_path):
-    flags = ("--epochs", 4, "--checkpoint-seconds", 0)
+    # resnet20 has batch statistics; lines of metrics and checkpoints come every 5 steps.
+    flags = ("--model", "resnet20", "--epochs", 2, "--checkpoint-seconds", 0, "--log-every", 5)
     finish(start(*flags, "--name", "whole"))
     killed = start(*flags, "--name", "killed")
     metrics = tmp_path / "runs" / "killed" / "metrics.jsonl"
-    wait_for_step(metrics, 30)
+    wait_for_step(metrics, 25)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     stopped_at = checkpoint.latest_step(tmp_path / "runs" / "killed" / "checkpoints")
-    assert stopped_at is not None and 10 < stopped_at < 88
+    assert stopped_at is not None and 15 <= stopped_at < 44
     finish(start(*flags, "--name", "killed", "--resume"))
     whole, resumed = (final_state(tmp_path / "runs" / name) for name in ("whole", "killed"))
+    assert jax.tree.leaves(whole.batch_stats)
     chex.assert_trees_all_equal(whole, resumed)
     steps = [record["step"] for record in read_metrics(metrics) if "train_loss" in record]
-    assert steps == sorted(set(steps)) and steps[-1] == 88
+    assert steps == sorted(set(steps)) and steps[-1] == 44
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(start, tmp_path):
-    stopped = start("--epochs", 300)
+    stopped = start("--epochs", 30)
     run = tmp_path / "runs" / "digits-lenet5"
     wait_for_step(run / "metrics.jsonl", 20)
     stopped.send_signal(signal.SIGINT)
     output, _ = stopped.communicate(timeout=60)
     assert stopped.returncode == 130
     step = checkpoint.latest_step(run / "checkpoints")
-    assert f"Stopped after step {step} of 6600; go on with" in output
-    assert output.strip().endswith("--name digits-lenet5 --resume")
+    assert f"Stopped after step {step} of 660; go on with" in output
     assert "Traceback" not in output
+    command = shlex.split(output.strip().splitlines()[-1])
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "test accuracy" in said and (run / "summary.json").exists()
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert (
+        again.returncode == 1
+        and again.stderr
+        == f"train_classifier: --resume: {run} is complete; start another run without --resume\n"
+    )
 
 
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
 def test_four_devices_reach_the_loss_of_one(start, tmp_path, parallel):
     # mlp has dropout; every augmentation is on; 22 steps are one epoch.
     flags = ["--model", "mlp", "--dropout", 0.3, "--epochs", 1, "--log-every", 1, "--learning-rate", 1e-3]
-    flags += ["--crop", 2, "--flip", "--cutout", 4, "--mixup", 0.4]
+    flags += ["--crop", 2, "--flip", "--cutout", 4, "--mixup", 0.4, "--cutmix", 1]
     finish(start(*flags, "--name", "one"))
     output = finish(start(*flags, "--name", parallel, "--parallel", parallel, devices=4))
     assert output.startswith(f"4 cpu devices, parallel by {parallel}, batch 64 = 4 x 16, float32")

@@ -10,6 +10,9 @@ import train_classifier
 import tyro
 from PIL import Image
 
+from jaxcnn.training.console import read_flags
+from jaxcnn.training.run import write_json
+
 
 def save_image(path: Path, seed: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,8 +55,9 @@ def mistake(tmp_path, capsys):
         (["--learning-rate", "0"], "--learning-rate must be positive, got 0"),
         (["--dropout", "1.5"], "--dropout must be in [0, 1), got 1.5"),
         (["--dropout", "0.5"], "lenet5 has no option dropout"),
-        (["--mixup", "-1"], "--mixup must not be negative, got -1"),
+        (["--mixup", "-1"], "--mixup must be 0 or more, got -1"),
         (["--image-size", "28", "28"], "lenet5 takes images of 32x32, got --image-size 28x28"),
+        (["--mixup", "nan"], "--mixup must be 0 or more, got nan"),
         (["--resume"], "there is no run"),
         (["--resume", "--name", "x"], "there is no run"),
         (["--name", "a/b"], "name must be the name of a folder"),
@@ -69,12 +73,21 @@ def test_a_stock_set_without_tensorflow_gives_the_command(mistake):
     assert "pip install -e '.[train,tensorflow]'" in mistake("--dataset", "cifar10")
 
 
-@pytest.mark.parametrize("flags", [["--modle", "lenet5"], ["--loss", "hinge"], ["--epochs", "many"]])
-def test_an_unknown_flag_or_value_is_named(capsys, flags):
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--modle", "lenet5"], "Unrecognized options: --modle, lenet5 Perhaps you meant: --model STR"),
+        (["--loss", "hinge"], "invalid choice 'hinge' for argument '--loss'"),
+        (["--epochs", "many"], "Error parsing --epochs"),
+    ],
+)
+def test_an_unknown_flag_or_value_is_named_in_one_line(capsys, monkeypatch, flags, message):
+    monkeypatch.setattr("sys.argv", ["train_classifier.py", *flags])
     with pytest.raises(SystemExit) as stopped:
-        tyro.cli(train_classifier.Config, args=flags)
+        read_flags(train_classifier.Config, "train_classifier")
     assert stopped.value.code == 2
-    assert flags[0] in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("train_classifier: ") and message in line and line.endswith("see --help")
 
 
 def test_a_folder_that_is_no_data_set_is_explained(mistake, tmp_path):
@@ -95,7 +108,7 @@ def test_a_run_of_another_configuration_is_not_resumed(mistake, tmp_path):
     run = tmp_path / "old" / "digits-lenet5"
     config = train_classifier.Config(epochs=3, seed=7)
     run.mkdir(parents=True)
-    train_classifier.write_json(run / "config.json", train_classifier.decisive_settings(config))
+    write_json(run / "config.json", train_classifier.decisive_settings(config))
     message = mistake("--resume", "--seed", 7, "--name", run.name, "--runs-dir", run.parent, "--epochs", 4)
     assert message.endswith("was started with epochs 3, not 4")
 

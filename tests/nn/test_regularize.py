@@ -138,10 +138,10 @@ def test_a_rate_that_is_no_probability_is_refused(make, rate, unchecked):
 def test_set_random_keys_refuses_what_is_no_key(unchecked):
     model = two_layers(nn.Dropout)
     seed: Any = 0
-    with pytest.raises(TypeError, match="^set_random_keys: keys must be made by jax.random.key, got int"):
+    with pytest.raises(TypeError, match="^set_random_keys: key must come from jax.random.key, got int"):
         nn.set_random_keys(model, seed)
-    with pytest.raises(TypeError, match="^set_random_keys: keys must be made by jax.random.key, got uint32"):
-        nn.set_random_keys(model, jax.random.PRNGKey(0))
+    with pytest.raises(TypeError, match="^set_random_keys: key must come from jax.random.key, got float32"):
+        nn.set_random_keys(model, jax.numpy.zeros(2))
     with pytest.raises(ValueError, match=r"^set_random_keys: keys .* got shape \(2, 3\)"):
         nn.set_random_keys(model, jax.random.split(jax.random.key(0), (2, 3)))
 
