@@ -50,26 +50,26 @@ LOSSES = {"softmax": softmax_cross_entropy, "svm": multiclass_svm}
 
 @dataclass(frozen=True)
 class Config:
-    """Train a CNN to classify images. The defaults are for the digits."""
+    """Train a CNN to classify images."""
 
     dataset: str = "digits"
     """digits, idx:DIR (the four files of MNIST or Fashion-MNIST), folder:DIR (one sub-folder per class), or a
     tensorflow-datasets name such as cifar10."""
     model: str = "lenet5"
     """One of jaxcnn.models.list_models()."""
-    epochs: int = 80
-    """Passes over the training images."""
+    epochs: int | None = None
+    """Passes over the training images; by default as many as make about 1,800 steps, and at least 2."""
     batch_size: int = 64
     """Images in a step, over all devices."""
     loss: Literal["softmax", "svm"] = "softmax"
     """Cross-entropy after a softmax, or the multiclass support vector machine's hinge loss."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with Nesterov momentum 0.9; both with a linear warm-up and a cosine decay."""
-    learning_rate: float = 6e-3
+    learning_rate: float = 4e-3
     """Highest learning rate of the schedule."""
     weight_decay: float = 1e-2
     """Decay of the kernels (not of biases and norms); with sgd 5e-4 is usual."""
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.1
     """Share of the target spread over all classes."""
     dropout: float = 0.0
     """Dropout rate, for models that have it."""
@@ -79,7 +79,7 @@ class Config:
     """Augmentation: mirror left and right. Not for digits."""
     cutout: int = 0
     """Augmentation: blank a square of this side in pixels."""
-    mixup: float = 0.3
+    mixup: float = 0.0
     """Augmentation: alpha of mixup, which blends two images and their targets."""
     cutmix: float = 0.0
     """Augmentation: alpha of CutMix, which pastes a box of one image into another."""
@@ -116,6 +116,7 @@ class Setup(NamedTuple):
     eval_step: Callable[..., Any]
     schedule: optax.Schedule
     steps_per_epoch: int
+    last_step: int
     seconds: float
     """Time that a resumed run has taken already."""
 
@@ -128,7 +129,7 @@ def main(config: Config) -> None:
     parallel, dataset, run = setup.parallel, setup.dataset, setup.run
 
     step = first_step = int(setup.state.step)
-    last_step = config.epochs * setup.steps_per_epoch
+    last_step = setup.last_step
     state = parallel.replicate(setup.state)
     batches = data.training_batches(dataset.train, config.batch_size, seed=config.seed, start_step=step)
     prepare = jax.jit(partial(training_batch, config=config, dataset=dataset))
@@ -207,7 +208,8 @@ def set_up(config: Config, console: Console) -> Setup:
             f"--batch-size must be at most the {len(dataset.train)} training images, got {config.batch_size}"
         )
     steps_per_epoch = len(dataset.train) // config.batch_size
-    optimizer, schedule = make_optimizer(config, config.epochs * steps_per_epoch)
+    last_step = steps_per_epoch * (config.epochs or max(round(1800 / steps_per_epoch), 2))
+    optimizer, schedule = make_optimizer(config, last_step)
     model = make_model(config, len(dataset.class_names), dataset.image_shape[-1])
     merge, state = create_train_state(model, optimizer)
     loss = LOSSES[config.loss]
@@ -245,6 +247,7 @@ def set_up(config: Config, console: Console) -> Setup:
         eval_step=parallel.compile_eval(partial(eval_step, merge=merge, loss=loss)),
         schedule=schedule,
         steps_per_epoch=steps_per_epoch,
+        last_step=last_step,
         seconds=seconds,
     )
 
@@ -285,7 +288,7 @@ def draw(setup: Setup, evaluation: Evaluation) -> None:
 def check(config: Config) -> None:
     """Refuse settings that no run can have."""
     for name in ("epochs", "batch_size", "log_every"):
-        if getattr(config, name) < 1:
+        if getattr(config, name) is not None and getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
     if not 0 < config.learning_rate < math.inf:
         raise ValueError(f"--learning-rate must be positive, got {config.learning_rate}")
