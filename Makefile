@@ -29,7 +29,7 @@ train: $(TRAIN)
 	@$(RUN) experiments/train_classifier.py $(ARGS)
 
 test: $(TEST)
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest -q -n auto --maxprocesses 8 $(ARGS)
 
 check: $(CHECK)
 	@$(RUN) -m ruff format --check .
