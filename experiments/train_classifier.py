@@ -4,8 +4,8 @@
     python experiments/train_classifier.py --dataset folder:my_photos --model resnet20 --epochs 30
     python experiments/train_classifier.py --help
 
-Test accuracy of the defaults (LeNet-5 on scikit-learn's 360 test digits): 0.9911 in the mean of 5 seeds, 0.9861 the
-lowest; about 30 s each on 2 CPU cores, jax 0.10.2.
+Test accuracy of the defaults (LeNet-5 on scikit-learn's 360 test digits): 0.9911 in the mean of 5 seeds,
+0.9861 the lowest; about 30 s each on 2 CPU cores, jax 0.10.2.
 """
 
 import dataclasses
