@@ -74,8 +74,8 @@ class Config:
     """Share of the target spread over all classes; it keeps the training loss above the test loss."""
     dropout: float = 0.0
     """Dropout rate, for models that have it."""
-    crop: int = 3
-    """Augmentation: shift by up to this many pixels (after resizing) over a black border."""
+    crop: int | None = None
+    """Augmentation: shift by up to this many pixels over a black border; by default a tenth of the height."""
     flip: bool = False
     """Augmentation: mirror left and right. Not for digits."""
     cutout: int = 0
@@ -296,7 +296,7 @@ def check(config: Config) -> None:
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"--seed must be in [0, 2**32), got {config.seed}")
     for name in ("weight_decay", "crop", "cutout", "mixup", "cutmix"):
-        if not 0 <= getattr(config, name) < math.inf:
+        if not 0 <= (getattr(config, name) or 0) < math.inf:
             raise ValueError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(config, name)}")
     for name in ("label_smoothing", "dropout"):
         if not 0 <= getattr(config, name) < 1:
@@ -348,8 +348,9 @@ def training_batch(
     image = batch["image"].astype(jnp.float32)
     target = jax.nn.one_hot(batch["label"], len(dataset.class_names), dtype=jnp.float32)
     target = optax.losses.smooth_labels(target, config.label_smoothing)
-    if config.crop:
-        image = augment.random_crop(keys[0], image, config.crop)
+    crop = round(image.shape[1] / 10) if config.crop is None else config.crop
+    if crop:
+        image = augment.random_crop(keys[0], image, crop)
     if config.flip:
         image = augment.random_flip(keys[1], image)
     image = normalize(image, dataset.mean, dataset.std)
