@@ -47,7 +47,7 @@ def multiclass_svm(
     best, place = jax.lax.top_k(logits, 2)
     is_best = jnp.arange(logits.shape[-1])[None] == place[:, :1]
     rival = jnp.where(is_best, best[:, 1:], best[:, :1])
-    return (target * jax.nn.relu(1.0 + rival - logits)).sum(axis=-1)
+    return jnp.sum(target * jax.nn.relu(1.0 + rival - logits), axis=-1)
 
 
 def train_step(
