@@ -47,6 +47,18 @@ class Slide(NamedTuple):
             (low, high + over) for (low, high), over in zip(self.padding, self.overhang, strict=True)
         )
 
+    def slices(self, tap: tuple[int, ...]) -> list[slice]:
+        """Where one tap of all windows reads the input padded by `reading`."""
+        return [
+            slice(t * d, t * d + (n - 1) * s + 1, s)
+            for t, d, n, s in zip(tap, self.dilation, self.output, self.stride, strict=True)
+        ]
+
+    def positions(self, axis: int) -> np.ndarray:
+        """What each window's taps read on one axis: (output, window) positions in the input, unpadded."""
+        first = np.arange(self.output[axis]) * self.stride[axis] - self.padding[axis][0]
+        return first[:, None] + np.arange(self.window[axis]) * self.dilation[axis]
+
 
 @overload
 def output_size(

@@ -60,7 +60,7 @@ def max_pool(
         return lax.reduce_window(x, lowest, lax.max, **_reduce_window_options(sliding))
     # JAX has no gradient for the maximum of a dilated window: collect the taps and take the first largest.
     padded = lax.pad(x, lowest, ((0, 0, 0), *((low, high, 0) for low, high in sliding.reading), (0, 0, 0)))
-    taps = jnp.stack([padded[:, *_tap(sliding, tap)] for tap in np.ndindex(sliding.window)])
+    taps = jnp.stack([padded[:, *sliding.slices(tap)] for tap in np.ndindex(sliding.window)])
     return jnp.take_along_axis(taps, jnp.argmax(taps, axis=0, keepdims=True), axis=0)[0]
 
 
@@ -203,21 +203,9 @@ def _taps_inside(sliding: Slide, size: tuple[int, ...], *, include_pad: bool = F
     counts = []
     for axis, n in enumerate(size):
         low, high = sliding.padding[axis] if include_pad else (0, 0)
-        first = np.arange(sliding.output[axis]) * sliding.stride[axis] - sliding.padding[axis][0]
-        taps = first[:, None] + np.arange(sliding.window[axis]) * sliding.dilation[axis]
+        taps = sliding.positions(axis)
         counts.append(((taps >= -low) & (taps < n + high)).sum(axis=1))
     return reduce(np.multiply.outer, counts)
-
-
-def _tap(sliding: Slide, tap: tuple[int, ...]) -> list[slice]:
-    """Where one tap of all windows reads the padded input."""
-    slices = []
-    for t, stride, dilation, output in zip(
-        tap, sliding.stride, sliding.dilation, sliding.output, strict=True
-    ):
-        first = t * dilation
-        slices.append(slice(first, first + (output - 1) * stride + 1, stride))
-    return slices
 
 
 def _reduce_window_options(sliding: Slide) -> dict[str, tuple]:
