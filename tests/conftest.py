@@ -9,9 +9,15 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import jaxtyping
 import pytest
+from hypothesis import settings
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# The same draws every time; --hypothesis-profile=thorough makes more of them.
+settings.register_profile("quick", max_examples=12, deadline=None, derandomize=True, database=None)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=150)
+settings.load_profile("quick")
 
 data_dir = tempfile.TemporaryDirectory(prefix="jaxcnn-test-data-")  # removed at exit
 os.environ["TFDS_DATA_DIR"] = data_dir.name

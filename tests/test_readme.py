@@ -1,5 +1,6 @@
 """What README.md shows is so."""
 
+import builtins
 import re
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,16 @@ def test_the_code_gives_the_shapes_it_says(names):
     }
 
 
-def test_the_message_is_the_one_it_shows(names, unchecked):
-    (shown,) = re.findall(r"^ValueError: (conv: .*)$", README, re.MULTILINE)
-    with pytest.raises(ValueError, match=f"^{re.escape(shown)}$"):
-        F.conv(names["x"], names["kernel"], groups=2)
+def test_the_messages_are_those_it_shows(names, unchecked):
+    shown = re.findall(r"^>>> (.*)\n(\w+Error): (.*)$", README, re.MULTILINE)
+    assert len(shown) == 3
+    for call, error, message in shown:
+        with pytest.raises(getattr(builtins, error), match=f"^{re.escape(message)}$"):
+            eval(call, names)
+
+
+def test_it_names_every_function():
+    assert set(F.__all__) <= set(re.findall(r"`(\w+)`", README))
 
 
 def test_it_names_every_model():

@@ -1,5 +1,6 @@
 """Argument checks: a message names the function, the argument, what came and what was expected."""
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
@@ -113,18 +114,26 @@ def per_axis(function: str, name: str, value: Any, rank: int, *, minimum: int) -
     return result
 
 
-def window_of(function: str, x: Any, window: Any, *, name: str = "window") -> tuple[int, ...]:
+def window_of(function: str, x: Any, window: Any, *, name: str = "window", of: str = "x") -> tuple[int, ...]:
     """A window as a tuple; an int says nothing about the number of axes and is taken for a 4-D `x` only."""
     if _int_or_none(window) is not None:
-        shape = as_array(function, "x", x).shape
+        shape = as_array(function, of, x).shape
         if len(shape) != 4:
-            hint = "; a single image needs x[None]" if len(shape) == 3 else ""
+            hint = f"; a single image needs {of}[None]" if len(shape) == 3 else ""
             raise ValueError(
-                f"{function}: {name} must be a tuple with one int per spatial axis, unless x is a 4-D batch "
-                f"of images, got {name}={window} for x of shape {shape}{hint}"
+                f"{function}: {name} must be a tuple with one int per spatial axis, unless {of} is a 4-D "
+                f"batch of images, got {name}={window} for {of} of shape {shape}{hint}"
             )
         window = (window, window)
     rank = len(_ints_or_nones(window))
+    if rank not in SPATIAL_RANKS:
+        raise ValueError(f"{function}: {name} must be an int or a tuple of 1 to 3 ints, got {window!r}")
+    return per_axis(function, name, window, rank, minimum=1)
+
+
+def canonical_window(function: str, window: Any, *, name: str = "window") -> tuple[int, ...]:
+    """A window as a tuple of 1 to 3 ints, where no `x` is there to ask: an int means two spatial axes."""
+    rank = 2 if _int_or_none(window) is not None else len(_ints_or_nones(window))
     if rank not in SPATIAL_RANKS:
         raise ValueError(f"{function}: {name} must be an int or a tuple of 1 to 3 ints, got {window!r}")
     return per_axis(function, name, window, rank, minimum=1)
@@ -155,8 +164,17 @@ def check_one_or_per_example(function: str, key: jax.Array, batch: int) -> None:
 
 def check_rate(function: str, rate: Any) -> None:
     """Refuse a probability that is no number in [0, 1], or one that is known only at run time."""
-    if not isinstance(rate, (int, float, np.number)) or not 0 <= rate <= 1:
-        raise ValueError(f"{function}: rate must be a Python number in [0, 1], got {rate!r}")
+    check_number(function, "rate", rate, minimum=0, maximum=1)
+
+
+def check_number(
+    function: str, name: str, value: Any, *, minimum: float | int, maximum: float | int = math.inf
+) -> None:
+    """Refuse what is no number, out of range, infinite, or known only at run time."""
+    numeric = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not numeric or not minimum <= value <= maximum or value == math.inf:
+        range_ = f"of at least {minimum}" if maximum == math.inf else f"in [{minimum}, {maximum}]"
+        raise ValueError(f"{function}: {name} must be a Python number {range_}, got {value!r}")
 
 
 def as_floating_dtype(owner: str, dtype: DTypeLike) -> jnp.dtype:

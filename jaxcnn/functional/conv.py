@@ -3,7 +3,7 @@
 Every function here is one `lax.conv_general_dilated`, or two for `separable_conv`, channels last.
 """
 
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax.numpy as jnp
 from jax import lax
@@ -375,20 +375,8 @@ def _conv(
     preferred_element_type: DTypeLike | None = None,
 ) -> Array:
     x, kernel = _operands(function, x, kernel)
-    groups = as_int(function, "groups", groups, minimum=1)
-    *window, channels_per_group, channels_out = kernel.shape
-    channels_in = x.shape[-1]
-    for channels, owner in ((channels_in, "channels of x"), (channels_out, "output channels of the kernel")):
-        if channels % groups:
-            raise ValueError(
-                f"{function}: groups must divide the {owner}, got groups={groups} for {channels} channels"
-            )
-    if channels_in != channels_per_group * groups:
-        hint = "; x has its channels last" if x.shape[1] == channels_per_group * groups else ""
-        raise ValueError(
-            f"{function}: kernel must have shape (*window, channels_in // groups, channels_out) with "
-            f"channels_in // groups = {channels_in} // {groups} for x {x.shape}, got {kernel.shape}{hint}"
-        )
+    groups = _groups(function, x, kernel, groups)
+    *window, _, channels_out = kernel.shape
     bias = _bias(function, x, bias, channels_out)
     check_mode(function, "padding_mode", padding_mode)
     if padding_mode == "constant":
@@ -424,6 +412,24 @@ def _operands(function: str, x: AnyArray, kernel: AnyArray) -> tuple[Array, Arra
     x = as_images(function, x, kernel.ndim - 2, because=f" (those of the kernel {kernel.shape})")
     check_same_dtype(function, x=x, kernel=kernel)
     return x, kernel
+
+
+def _groups(function: str, x: Array, kernel: Array, groups: SupportsIndex) -> int:
+    """The checked groups of a kernel (*window, channels_in // groups, channels_out)."""
+    number = as_int(function, "groups", groups, minimum=1)
+    channels_in, (channels_per_group, channels_out) = x.shape[-1], kernel.shape[-2:]
+    for channels, owner in ((channels_in, "channels of x"), (channels_out, "output channels of the kernel")):
+        if channels % number:
+            raise ValueError(
+                f"{function}: groups must divide the {owner}, got groups={number} for {channels} channels"
+            )
+    if channels_in != channels_per_group * number:
+        hint = "; x has its channels last" if x.shape[1] == channels_per_group * number else ""
+        raise ValueError(
+            f"{function}: kernel must have shape (*window, channels_in // groups, channels_out) with "
+            f"channels_in // groups = {channels_in} // {number} for x {x.shape}, got {kernel.shape}{hint}"
+        )
+    return number
 
 
 def _bias(function: str, x: Array, bias: AnyArray | None, channels_out: int) -> Array | None:

@@ -9,12 +9,13 @@ elements. Moving it by `stride` gives floor((low + size + high - reach) / stride
 function that slides a window gets its numbers from `slide` or `slide_transposed` in this module.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, SupportsIndex, TypeGuard, overload
 
 import numpy as np
 
-from jaxcnn.functional.checks import PerAxis, as_int, per_axis
+from jaxcnn.functional.checks import PerAxis, as_int, canonical_window, per_axis
 
 Padding = SupportsIndex | str | Sequence[SupportsIndex] | Sequence[tuple[SupportsIndex, SupportsIndex]]
 """An int, "SAME", "SAME_LOWER", "VALID", "CAUSAL", a tuple of ints or a tuple of (low, high) pairs."""
@@ -199,6 +200,49 @@ def conv_transpose_output_size(
         "conv_transpose_output_size", sizes, window, stride, padding, output_padding, dilation
     ).output
     return result if _has_axes(size) else result[0]
+
+
+def conv_parameter_count(
+    window: PerAxis, channels_in: int, channels_out: int, *, groups: int = 1, bias: bool = True
+) -> int:
+    """The number of parameters of a convolution.
+
+        parameters = prod(window) * (channels_in // groups) * channels_out + channels_out
+
+    the last term only with a bias. The size of the image does not count.
+
+    Args:
+        window: taps per axis: a tuple with one int per spatial axis, or an int, which here means a square 2-D
+            window.
+        channels_in: channels of the image.
+        channels_out: channels of the result.
+        groups: runs of channels that do not see each other.
+        bias: whether a bias is added.
+
+    Returns:
+        An int.
+
+    Raises:
+        ValueError: an argument below 1, or groups that do not divide the channels.
+        TypeError: an argument that is no int.
+
+    Example:
+        >>> conv_parameter_count(11, 3, 96)  # the first layer of AlexNet
+        34944
+        >>> conv_parameter_count((3, 3), 64, 64, groups=64, bias=False)  # a depthwise layer
+        576
+    """
+    function = "conv_parameter_count"
+    taps = canonical_window(function, window)
+    channels_in = as_int(function, "channels_in", channels_in, minimum=1)
+    channels_out = as_int(function, "channels_out", channels_out, minimum=1)
+    groups = as_int(function, "groups", groups, minimum=1)
+    if channels_in % groups or channels_out % groups:
+        raise ValueError(
+            f"{function}: groups must divide channels_in and channels_out, got groups={groups} for "
+            f"{channels_in} and {channels_out} channels"
+        )
+    return math.prod(taps) * (channels_in // groups) * channels_out + bool(bias) * channels_out
 
 
 def slide(

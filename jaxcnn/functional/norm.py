@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jaxcnn.functional.checks import (
+    SPATIAL_RANKS,
     AnyArray,
     as_array,
     as_floating,
@@ -136,20 +137,20 @@ def batch_norm(
     function = "batch_norm"
     x = _as_features(function, x)
     check_eps(function, eps)
-    per_channel = {
-        name: _per_channel(function, name, value, x)
+    given = {
+        name: per_channel(function, name, value, x)
         for name, value in {"mean": mean, "var": var, "scale": scale, "bias": bias}.items()
         if value is not None
     }
     # Cast by hand: strict promotion refuses to mix the dtypes of x and of wider statistics.
-    dtype = np.result_type(*(widen(value).dtype for value in (x, *per_channel.values())))
-    per_channel = {name: value.astype(dtype) for name, value in per_channel.items()}
-    factor = lax.rsqrt(per_channel["var"] + eps)
-    if "scale" in per_channel:
-        factor = factor * per_channel["scale"]
-    y = (x.astype(dtype) - per_channel["mean"]) * factor
-    if "bias" in per_channel:
-        y = y + per_channel["bias"]
+    dtype = np.result_type(*(widen(value).dtype for value in (x, *given.values())))
+    given = {name: value.astype(dtype) for name, value in given.items()}
+    factor = lax.rsqrt(given["var"] + eps)
+    if "scale" in given:
+        factor = factor * given["scale"]
+    y = (x.astype(dtype) - given["mean"]) * factor
+    if "bias" in given:
+        y = y + given["bias"]
     return y.astype(x.dtype)
 
 
@@ -193,14 +194,53 @@ def layer_norm(
     x = _as_features(function, x)
     check_eps(function, eps)
     normalized = _normalized_axes(function, axes, x)
-    shape = tuple(x.shape[axis] for axis in normalized)
-    others = tuple(axis for axis in range(x.ndim) if axis not in normalized)
-    affine = {
-        name: jnp.expand_dims(widen(_with_shape(function, name, value, shape, "x's normalised axes")), others)
-        for name, value in {"scale": scale, "bias": bias}.items()
-        if value is not None
-    }
-    return _affine(_standardize(x, normalized, eps), affine.get("scale"), affine.get("bias"), x)
+    scale = _over_axes(function, "scale", scale, x, normalized)
+    bias = _over_axes(function, "bias", bias, x, normalized)
+    return _affine(_standardize(x, normalized, eps), scale, bias, x)
+
+
+def rms_norm(
+    x: Float[AnyArray, "batch *rest"],
+    scale: Float[AnyArray, "*normalized"] | None = None,
+    *,
+    axes: int | Sequence[int] = -1,
+    eps: float = 1e-6,
+) -> Float[Array, "batch *rest"]:
+    """Divide each example by its root mean square over the given axes, by default over the channels.
+
+        y = x / sqrt(mean(x^2, axes) + eps) * scale
+
+    Args:
+        x: (batch, *spatial, channels); no spatial axis is needed.
+        scale: of the shape of x's normalised axes, 1 by default.
+        axes: the normalised axes, not the batch.
+        eps: added to the mean square.
+
+    Returns:
+        x normalised, of x's dtype.
+
+    Raises:
+        ValueError: wrong axes or shapes, or an eps that is not positive.
+        TypeError: arrays that are not floating.
+
+    Reference:
+        Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019; torch.nn.functional.rms_norm, which
+        normalises trailing axes and whose eps is by default that of the dtype.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> y = rms_norm(jnp.array([[1.0, 7.0]]))  # the root mean square is 5
+        >>> round(y[0, 1].item(), 4)
+        1.4
+    """
+    function = "rms_norm"
+    x = _as_features(function, x)
+    check_eps(function, eps)
+    normalized = _normalized_axes(function, axes, x)
+    scale = _over_axes(function, "scale", scale, x, normalized)
+    wide = widen(x)
+    factor = lax.rsqrt(jnp.square(wide).mean(normalized, keepdims=True) + eps)
+    return _affine(wide * factor, scale, None, x)
 
 
 def group_norm(
@@ -280,6 +320,48 @@ def instance_norm(
     return _group_norm("instance_norm", x, x.shape[-1], scale, bias, eps)
 
 
+def standardize_kernel(
+    kernel: Float[AnyArray, "*window channels_in channels_out"], *, eps: float = 1e-5
+) -> Float[Array, "*window channels_in channels_out"]:
+    """Give the filter of every output channel mean 0 and variance 1: weight standardisation.
+
+        y[t, c, o] = (kernel[t, c, o] - mean[o]) / sqrt(var[o] + eps)
+
+    with the mean and the biased variance over the window and the input channels of the filter.
+
+    Args:
+        kernel: a kernel of `conv`, (*window, channels_in // groups, channels_out).
+        eps: added to the variance.
+
+    Returns:
+        The kernel standardised, of its dtype.
+
+    Raises:
+        ValueError: a kernel with another number of axes or with a single value per filter, or an eps that is
+            not positive.
+        TypeError: a kernel that is not floating.
+
+    Reference:
+        Qiao et al., "Micro-Batch Training with Batch-Channel Normalization and Weight Standardization", 2019.
+        Their released code adds 1e-5 to the unbiased standard deviation instead.
+
+    Example:
+        >>> import jax
+        >>> kernel = standardize_kernel(jax.random.normal(jax.random.key(0), (3, 3, 4, 8)) + 2)
+        >>> bool(abs(kernel.mean(axis=(0, 1, 2))).max() < 1e-6)
+        True
+    """
+    function = "standardize_kernel"
+    kernel = as_floating(function, "kernel", kernel)
+    check_eps(function, eps)
+    if kernel.ndim - 2 not in SPATIAL_RANKS or 0 in kernel.shape or math.prod(kernel.shape[:-1]) < 2:
+        raise ValueError(
+            f"{function}: kernel must have shape (*window, channels_in // groups, channels_out) with 1 to 3 "
+            f"window axes and more than one value for each output channel, got {kernel.shape}"
+        )
+    return _standardize(kernel, tuple(range(kernel.ndim - 1)), eps).astype(kernel.dtype)
+
+
 def _group_norm(
     function: str,
     x: AnyArray,
@@ -301,8 +383,8 @@ def _group_norm(
         raise ValueError(
             f"{function}: x must have more than one value per group of channels, got shape {x.shape}"
         )
-    scale = None if scale is None else widen(_per_channel(function, "scale", scale, x))
-    bias = None if bias is None else widen(_per_channel(function, "bias", bias, x))
+    scale = None if scale is None else widen(per_channel(function, "scale", scale, x))
+    bias = None if bias is None else widen(per_channel(function, "bias", bias, x))
     grouped = x.reshape(*x.shape[:-1], groups, channels // groups)
     standardized = _standardize(grouped, (*range(1, x.ndim - 1), x.ndim), eps)
     return _affine(standardized.reshape(x.shape), scale, bias, x)
@@ -341,7 +423,18 @@ def _with_shape(function: str, name: str, value: AnyArray, shape: tuple[int, ...
     return array
 
 
-def _per_channel(function: str, name: str, value: AnyArray, x: Array) -> Array:
+def _over_axes(
+    function: str, name: str, value: AnyArray | None, x: Array, axes: tuple[int, ...]
+) -> Array | None:
+    """An optional argument of the shape of some axes of x, ready to be combined with x."""
+    if value is None:
+        return None
+    shape = tuple(x.shape[axis] for axis in axes)
+    array = _with_shape(function, name, value, shape, "x's normalised axes")
+    return jnp.expand_dims(widen(array), tuple(axis for axis in range(x.ndim) if axis not in axes))
+
+
+def per_channel(function: str, name: str, value: AnyArray, x: Array) -> Array:
     """A (channels,) argument, ready to be combined with x."""
     array = _with_shape(function, name, value, x.shape[-1:], "one for each channel of x")
     return jnp.expand_dims(array, range(x.ndim - 1))

@@ -1,14 +1,52 @@
 """Pooling: one number for every window, channel by channel."""
 
+import math
+from collections.abc import Sequence
 from functools import reduce
+from typing import Any, Literal, overload
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int32, Integer
 
-from jaxcnn.functional.checks import AnyArray, PerAxis, as_images, widen, window_of
+from jaxcnn.functional.checks import (
+    AnyArray,
+    PerAxis,
+    as_array,
+    as_images,
+    check_shape,
+    widen,
+    window_of,
+)
 from jaxcnn.functional.geometry import Padding, Slide, slide
+
+
+@overload
+def max_pool(
+    x: Float[AnyArray, "batch *spatial channels"],
+    window: PerAxis,
+    *,
+    stride: PerAxis | None = None,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+    return_indices: Literal[False] = False,
+) -> Float[Array, "batch *output channels"]: ...
+
+
+@overload
+def max_pool(
+    x: Float[AnyArray, "batch *spatial channels"],
+    window: PerAxis,
+    *,
+    stride: PerAxis | None = None,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+    return_indices: Literal[True],
+) -> tuple[Float[Array, "batch *output channels"], Int32[Array, "batch *output channels"]]: ...
 
 
 def max_pool(
@@ -19,14 +57,18 @@ def max_pool(
     padding: Padding = 0,
     dilation: PerAxis = 1,
     ceil_mode: bool = False,
-) -> Float[Array, "batch *output channels"]:
+    return_indices: bool = False,
+) -> (
+    Float[Array, "batch *output channels"]
+    | tuple[Float[Array, "batch *output channels"], Int32[Array, "batch *output channels"]]
+):
     """The largest element of every window.
 
     For one spatial axis, over the taps t that hit the input,
 
         y[b, i, c] = max_t x[b, i * stride + t * dilation - low, c]
 
-    Padding never wins. On ties the gradient goes to the first of the largest elements.
+    Padding never wins, NaN always does. On ties the gradient goes to the first of the largest elements.
 
     Args:
         x: images (batch, *spatial, channels).
@@ -35,9 +77,12 @@ def max_pool(
         padding: as in `conv`.
         dilation: elements between two taps of the window.
         ceil_mode: keep a last window that the stride only partly fills, as PyTorch does.
+        return_indices: also say where the largest elements are, for `max_unpool`.
 
     Returns:
-        (batch, *output, channels), where output is `output_size(spatial, window, ...)`.
+        y (batch, *output, channels), where output is `output_size(spatial, window, ...)`; with return_indices
+        the pair (y, indices) of that shape. An index is the int32 position of the element that won in the
+        plane of its channel, counted row by row and without the padding.
 
     Raises:
         ValueError: a window that does not fit or that holds padding alone, ceil_mode with a padding name, or
@@ -52,16 +97,21 @@ def max_pool(
         >>> x = jnp.arange(12.0).reshape(1, 3, 4, 1)
         >>> max_pool(x, 2, ceil_mode=True)[0, ..., 0].tolist()
         [[5.0, 7.0], [9.0, 11.0]]
+        >>> y, indices = max_pool(-x, 2, return_indices=True)
+        >>> indices[0, ..., 0].tolist()
+        [[0, 2]]
     """
     x, sliding = _windows("max_pool", x, window, stride, padding, dilation, ceil_mode)
+    if return_indices or any(step > 1 for step in sliding.dilation):
+        # JAX differentiates no reduce_window over (value, position) pairs, and no maximum of dilated windows.
+        size = x.shape[1:-1]
+        result = first_largest(
+            x, [_nearest_inside(sliding.positions(axis), n) for axis, n in enumerate(size)]
+        )
+        return result if return_indices else result[0]
     # A NumPy scalar: lax then recognises the maximum, and its gradient, under jit too.
     lowest = np.array(-np.inf, x.dtype)
-    if all(step == 1 for step in sliding.dilation):
-        return lax.reduce_window(x, lowest, lax.max, **_reduce_window_options(sliding))
-    # JAX has no gradient for the maximum of a dilated window: collect the taps and take the first largest.
-    padded = lax.pad(x, lowest, ((0, 0, 0), *((low, high, 0) for low, high in sliding.reading), (0, 0, 0)))
-    taps = jnp.stack([padded[:, *sliding.slices(tap)] for tap in np.ndindex(sliding.window)])
-    return jnp.take_along_axis(taps, jnp.argmax(taps, axis=0, keepdims=True), axis=0)[0]
+    return lax.reduce_window(x, lowest, lax.max, **_reduce_window_options(sliding))
 
 
 def avg_pool(
@@ -117,10 +167,131 @@ def avg_pool(
     return (sums / jnp.asarray(counts[None, ..., None], wide.dtype)).astype(x.dtype)
 
 
+def lp_pool(
+    x: Float[AnyArray, "batch *spatial channels"],
+    p: float | int,
+    window: PerAxis,
+    *,
+    stride: PerAxis | None = None,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+) -> Float[Array, "batch *output channels"]:
+    """The p-norm of every window.
+
+    For one spatial axis, over the taps t,
+
+        y[b, i, c] = (sum_t |x[b, i * stride + t * dilation - low, c]|^p * taps / n_i)^(1/p)
+
+    where n_i of the window's taps are inside the padded input: a window that ceil_mode keeps though it is
+    only partly filled counts as much as a full one, and taps / n_i is 1 everywhere else. p = 1 is the sum of
+    the magnitudes, and the larger p, the nearer to their maximum. The gradient at zeros is 0 for every p.
+
+    Args:
+        x: images (batch, *spatial, channels).
+        p: the power, a positive finite Python number.
+        window: a tuple with one int per spatial axis; an int for a batch of 2-D images.
+        stride: elements between two windows; the window by default.
+        padding: as in `conv`.
+        dilation: elements between two taps of the window.
+        ceil_mode: keep a last window that the stride only partly fills, as PyTorch does.
+
+    Returns:
+        (batch, *output, channels), summed in float32 or wider, of x's dtype.
+
+    Raises:
+        ValueError: a p that is not positive and finite, a window that does not fit or that holds padding
+            alone, ceil_mode with a padding name, or options out of range.
+        TypeError: images that are not floating, a p that is no number.
+
+    Reference:
+        ONNX LpPool; torch.nn.functional.lp_pool1d, lp_pool2d and lp_pool3d, but that they take x^p instead of
+        |x|^p: the same for an even p, while for another one negative elements cancel positive ones or give
+        NaN.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> x = jnp.array([3.0, -4.0, 0.0, 0.0]).reshape(1, 4, 1)
+        >>> lp_pool(x, 2, (2,))[0, :, 0].tolist()
+        [5.0, 0.0]
+    """
+    p = as_power("lp_pool", p)
+    x, sliding = _windows("lp_pool", x, window, stride, padding, dilation, ceil_mode)
+    powers = _power(widen(x), p)
+    sums = lax.reduce_window(powers, np.zeros((), powers.dtype), lax.add, **_reduce_window_options(sliding))
+    if any(sliding.overhang):
+        counts = _taps_inside(sliding, x.shape[1:-1], include_pad=True)
+        sums = sums * jnp.asarray((math.prod(sliding.window) / counts)[None, ..., None], sums.dtype)
+    return _power(sums, 1 / p).astype(x.dtype)
+
+
+def max_unpool(
+    x: Float[AnyArray, "batch *spatial channels"],
+    indices: Integer[AnyArray, "batch *spatial channels"],
+    output_size: PerAxis,
+) -> Float[Array, "batch *output channels"]:
+    """Put every element back where `max_pool` took it from, among zeros.
+
+    With y as planes of prod(output_size) elements, counted row by row,
+
+        y[b, indices[b, i, c], c] = x[b, i, c]        and 0 elsewhere
+
+    Where several elements go to one place, as after windows that overlap, the last of them row by row stays
+    and takes the gradient. Indices are known only when the program runs and so cannot raise: an element whose
+    index is outside the plane, below 0 too, is dropped.
+
+    Args:
+        x: (batch, *spatial, channels), as `max_pool` gives it.
+        indices: what max_pool(..., return_indices=True) gave, of x's shape and an integer dtype.
+        output_size: the spatial size that was pooled: a tuple with one int per spatial axis; an int for a
+            batch of 2-D images.
+
+    Returns:
+        (batch, *output_size, channels), of x's dtype.
+
+    Raises:
+        ValueError: indices that do not have x's shape, an output_size below 1 or of another rank.
+        TypeError: an x that is not floating, indices that are not integers.
+
+    Reference:
+        torch.nn.functional.max_unpool1d, max_unpool2d and max_unpool3d, which take the window to guess the
+        size and give the gradient to every element of one place; ONNX MaxUnpool, whose indices count through
+        batch and channels too.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> x = jnp.arange(12.0).reshape(1, 3, 4, 1)
+        >>> y, indices = max_pool(x, (1, 2), return_indices=True)
+        >>> max_unpool(y, indices, (3, 4))[0, ..., 0].tolist()
+        [[0.0, 1.0, 0.0, 3.0], [0.0, 5.0, 0.0, 7.0], [0.0, 9.0, 0.0, 11.0]]
+    """
+    function = "max_unpool"
+    size = window_of(function, x, output_size, name="output_size")
+    x = as_images(function, x, len(size), because=f" (those of output_size {size})")
+    indices = as_array(function, "indices", indices)
+    if not jnp.issubdtype(indices.dtype, jnp.integer):
+        raise TypeError(f"{function}: indices must have an integer dtype, got {indices.dtype}")
+    check_shape(function, "indices", indices, x.shape, "that of x")
+    elements, indices, places = _planes(x), _planes(indices), math.prod(size)
+    legal = (indices >= 0) & (indices <= min(places - 1, jnp.iinfo(indices.dtype).max))
+    place = jnp.where(legal, indices, 0).astype(jnp.int32)
+    order = jnp.where(legal, jnp.arange(elements.shape[1], dtype=jnp.int32)[None, :, None], -1)
+
+    def last_at_each_place(place: Array, order: Array) -> Array:
+        return jnp.full(places, -1, jnp.int32).at[place].max(order)
+
+    # The maximum is taken of integers, -1 for none: JAX has no derivative of a scattered maximum.
+    last = jax.vmap(jax.vmap(last_at_each_place, in_axes=-1, out_axes=-1))(place, order)
+    values = jnp.take_along_axis(elements, jnp.maximum(last, 0), axis=1)
+    return jnp.where(last >= 0, values, 0).reshape(x.shape[0], *size, x.shape[-1])
+
+
 def global_max_pool(
     x: Float[AnyArray, "batch *spatial channels"], *, keepdims: bool = False
 ) -> Float[Array, "batch *ones channels"]:
     """The largest element of every channel: y[b, c] = max_i x[b, i, c].
+
+    On ties the largest elements share the gradient.
 
     Args:
         x: images (batch, *spatial, channels).
@@ -172,6 +343,70 @@ def global_avg_pool(
     """
     x = as_images("global_avg_pool", x)
     return widen(x).mean(axis=tuple(range(1, x.ndim - 1)), keepdims=keepdims).astype(x.dtype)
+
+
+def first_largest(
+    x: Array, taps: Sequence[np.ndarray]
+) -> tuple[Float[Array, "batch *output channels"], Int32[Array, "batch *output channels"]]:
+    """The largest element of every window and its position in the plane; on ties the first one row by row.
+
+    `taps` has an (output, window) table for each spatial axis: the positions that are read, all in the input.
+    """
+    size = x.shape[1:-1]
+    plane = jnp.arange(math.prod(size), dtype=jnp.int32).reshape(1, *size, 1)
+    largest, indices = lax.stop_gradient(x), jnp.broadcast_to(plane, x.shape)
+    nothing = np.array(-np.inf, x.dtype), np.array(np.iinfo(np.int32).max, np.int32)
+    for axis, table in enumerate(taps, 1):
+        pairs = read_taps(largest, table, axis), read_taps(indices, table, axis)
+        largest, indices = lax.reduce(pairs, nothing, _winner, (axis + 1,))
+    # The derivatives are those of reading x at the winning positions.
+    values = jnp.take_along_axis(_planes(x), _planes(indices), axis=1)
+    return values.reshape(indices.shape), indices
+
+
+def read_taps(x: Array, table: np.ndarray, axis: int) -> Array:
+    """One axis of x replaced by two, (output, window), that hold the elements at the table's positions."""
+    if np.array_equal(table.ravel(), np.arange(x.shape[axis])):  # windows side by side
+        return x.reshape(*x.shape[:axis], *table.shape, *x.shape[axis + 1 :])
+    return jnp.take(x, table, axis=axis)
+
+
+def _planes(x: Array) -> Array:
+    return lax.collapse(x, 1, x.ndim - 1)
+
+
+def as_power(function: str, p: Any) -> float | int:
+    """The argument p as a Python number, an int if it is whole: whole powers have exact derivatives at 0."""
+    if isinstance(p, (bool, np.bool_)) or not isinstance(p, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{function}: p must be a Python number, got {p!r}")
+    if not 0 < p < float("inf"):
+        hint = "; p = inf is max_pool of abs(x)" if p == float("inf") else ""
+        raise ValueError(f"{function}: p must be positive and finite, got {p!r}{hint}")
+    return int(p) if p == int(p) else float(p)
+
+
+def _power(x: Array, p: float | int) -> Array:
+    """|x|^p, with derivatives 0 at 0 where the formula has infinities or none."""
+    if isinstance(p, int) and p % 2 == 0:
+        return x**p
+    # Both branches of a where are differentiated: the power must not see a zero.
+    zero = x == 0
+    return jnp.where(zero, 0, jnp.where(zero, 1, jnp.abs(x)) ** p)
+
+
+def _winner(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Of two (value, position) pairs the larger, of equals the earlier; NaN beats all, the later NaN both."""
+    (x, i), (y, j) = one, other
+    other_wins = (y > x) | ((y == x) & (j < i)) | ((y != y) & ~((x != x) & (j < i)))
+    return jnp.where(other_wins, y, x), jnp.where(other_wins, j, i)
+
+
+def _nearest_inside(positions: np.ndarray, size: int) -> np.ndarray:
+    """Positions in the padding moved to the window's nearest tap inside, which changes no maximum."""
+    inside = (positions >= 0) & (positions < size)
+    first = np.where(inside, positions, size).min(axis=1, keepdims=True)
+    last = np.where(inside, positions, -1).max(axis=1, keepdims=True)
+    return np.clip(positions, first, last)
 
 
 def _windows(

@@ -1,37 +1,27 @@
 """Convolutions with their parameters."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 import jaxcnn.functional as F
 from jaxcnn.functional.checks import (
-    SPATIAL_RANKS,
     AnyArray,
     PerAxis,
     as_floating,
     as_floating_dtype,
     as_int,
+    canonical_window,
     per_axis,
 )
 from jaxcnn.functional.geometry import Padding, padding_pairs
 from jaxcnn.functional.padding import check_mode
 
 Initializer = jax.nn.initializers.Initializer
-
-
-def canonical_window(module: str, window: PerAxis) -> tuple[int, ...]:
-    """A window as a tuple of 1 to 3 ints; an int means two spatial axes."""
-    rank = len(window) if isinstance(window, (Sequence, np.ndarray)) else 2
-    if rank not in SPATIAL_RANKS:
-        raise ValueError(f"{module}: window must be an int or a tuple of 1 to 3 ints, got {window!r}")
-    return per_axis(module, "window", window, rank, minimum=1)
 
 
 class Conv(nnx.Module):
@@ -199,6 +189,191 @@ class ConvTranspose(nnx.Module):
             stride=self.stride,
             padding=self.padding,
             output_padding=self.output_padding,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+
+
+class SeparableConv(nnx.Module):
+    """A convolution of every channel alone, then one across channels: `jaxcnn.functional.separable_conv`.
+
+    The parameters are float32: `depthwise_kernel` (*window, 1, channels_in * multiplier), `pointwise_kernel`
+    (1, ..., 1, channels_in * multiplier, channels_out) and `bias` (channels_out,), or None. Nothing stands
+    between the two parts; a block with a normalisation there is made of two Convs, the first with groups.
+
+    Args:
+        channels_in: channels of x.
+        channels_out: channels of the result.
+        window: taps per spatial axis of the depthwise part; an int means two axes.
+        multiplier: filters for each channel of x.
+        stride: elements between two positions of the window.
+        padding: an int, a padding name, a tuple of ints or a tuple of (low, high) pairs.
+        dilation: elements between two taps of the window.
+        padding_mode: what the padding is filled with, a mode of `jaxcnn.functional.pad`.
+        use_bias: whether a bias, initially zero, is added.
+        kernel_init: initializer of both kernels; their fan-ins are prod(window) and channels_in * multiplier.
+        dtype: floating dtype that x and the parameters are cast to; None means the dtype of x.
+        rngs: where the stream "params" comes from.
+
+    Raises:
+        ValueError: an option out of range.
+        TypeError: an option of the wrong type; when called, an x that is not floating.
+
+    Reference:
+        Chollet 2017, "Xception: Deep Learning with Depthwise Separable Convolutions".
+
+    Example:
+        >>> conv = SeparableConv(3, 8, 3, padding=1, stride=2, rngs=nnx.Rngs(0))
+        >>> conv(jnp.zeros((2, 32, 24, 3))).shape
+        (2, 16, 12, 8)
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        window: PerAxis,
+        *,
+        multiplier: int = 1,
+        stride: PerAxis = 1,
+        padding: Padding = 0,
+        dilation: PerAxis = 1,
+        padding_mode: str = "zeros",
+        use_bias: bool = True,
+        kernel_init: Initializer = jax.nn.initializers.lecun_normal(),  # noqa: B008 (a pure function)
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        channels_in, channels_out, _ = _channels("SeparableConv", channels_in, channels_out, 1)
+        multiplier = as_int("SeparableConv", "multiplier", multiplier, minimum=1)
+        window = canonical_window("SeparableConv", window)
+        rank = len(window)
+        self.stride = per_axis("SeparableConv", "stride", stride, rank, minimum=1)
+        self.padding = padding if isinstance(padding, str) else padding_pairs("SeparableConv", padding, rank)
+        self.dilation = per_axis("SeparableConv", "dilation", dilation, rank, minimum=1)
+        check_mode("SeparableConv", "padding_mode", padding_mode)
+        self.padding_mode = padding_mode
+        self.dtype = None if dtype is None else as_floating_dtype("SeparableConv", dtype)
+        between = channels_in * multiplier
+        self.depthwise_kernel = nnx.Param(kernel_init(rngs.params(), (*window, 1, between), jnp.float32))
+        ones = (1,) * rank
+        pointwise = kernel_init(rngs.params(), (*ones, between, channels_out), jnp.float32)
+        self.pointwise_kernel = nnx.Param(pointwise)
+        self.bias = nnx.Param(jnp.zeros(channels_out, jnp.float32)) if use_bias else None
+
+    def __call__(
+        self, x: Float[AnyArray, "batch *spatial channels_in"]
+    ) -> Float[Array, "batch *out channels_out"]:
+        """Convolve x.
+
+        Args:
+            x: images (batch, *spatial, channels_in).
+
+        Returns:
+            Images (batch, *out, channels_out).
+        """
+        x, depthwise, bias = _in_one_dtype("SeparableConv", self.dtype, x, self.depthwise_kernel, self.bias)
+        return F.separable_conv(
+            x,
+            depthwise,
+            self.pointwise_kernel[...].astype(x.dtype),
+            bias,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            padding_mode=self.padding_mode,
+        )
+
+
+class DeformConv(nnx.Module):
+    """A convolution of images whose taps are moved by offsets, `jaxcnn.functional.deform_conv`.
+
+    The parameters are those of Conv. The offsets, and the mask of version 2, come with the call: from another
+    convolution of the same x, as a rule, whose kernel starts at zero.
+
+    Args:
+        channels_in: channels of x.
+        channels_out: channels of the result.
+        window: taps on the two spatial axes.
+        stride: elements between two positions of the window.
+        padding: an int, a padding name, a tuple of ints or a tuple of (low, high) pairs.
+        dilation: elements between two taps of the window.
+        groups: groups of channels that do not see each other; it divides channels_in and channels_out.
+        use_bias: whether a bias, initially zero, is added.
+        kernel_init: initializer of the kernel; its fan-in is prod(window) * channels_in // groups.
+        dtype: floating dtype that x, the mask and the parameters are cast to; None means the dtype of x.
+        rngs: where the stream "params" comes from.
+
+    Raises:
+        ValueError: channels that groups does not divide, an option out of range.
+        TypeError: an option of the wrong type; when called, arrays that are not floating.
+
+    Reference:
+        Dai et al. 2017, "Deformable Convolutional Networks"; Zhu et al. 2019, "Deformable ConvNets v2";
+        torchvision.ops.DeformConv2d.
+
+    Example:
+        >>> rngs = nnx.Rngs(0)
+        >>> offset = Conv(4, 2 * 9, 3, padding=1, kernel_init=nnx.initializers.zeros, rngs=rngs)
+        >>> deform = DeformConv(4, 8, 3, padding=1, rngs=rngs)
+        >>> x = jnp.ones((2, 7, 6, 4))
+        >>> deform(x, offset(x).reshape(2, 7, 6, 1, 9, 2)).shape
+        (2, 7, 6, 8)
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        window: PerAxis,
+        *,
+        stride: PerAxis = 1,
+        padding: Padding = 0,
+        dilation: PerAxis = 1,
+        groups: int = 1,
+        use_bias: bool = True,
+        kernel_init: Initializer = jax.nn.initializers.lecun_normal(),  # noqa: B008 (a pure function)
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        channels_in, channels_out, groups = _channels("DeformConv", channels_in, channels_out, groups)
+        window = per_axis("DeformConv", "window", window, 2, minimum=1)
+        self.stride = per_axis("DeformConv", "stride", stride, 2, minimum=1)
+        self.padding = padding if isinstance(padding, str) else padding_pairs("DeformConv", padding, 2)
+        self.dilation = per_axis("DeformConv", "dilation", dilation, 2, minimum=1)
+        self.groups = groups
+        self.dtype = None if dtype is None else as_floating_dtype("DeformConv", dtype)
+        shape = (*window, channels_in // groups, channels_out)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels_out, jnp.float32)) if use_bias else None
+
+    def __call__(
+        self,
+        x: Float[AnyArray, "batch *spatial channels_in"],
+        offset: Float[AnyArray, "batch *out offset_groups taps 2"],
+        mask: Float[AnyArray, "batch *out offset_groups taps"] | None = None,
+    ) -> Float[Array, "batch *out channels_out"]:
+        """Convolve x at moved positions.
+
+        Args:
+            x: images (batch, height, width, channels_in).
+            offset: (batch, *out, offset_groups, taps, 2) in elements, the last axis (dy, dx).
+            mask: (batch, *out, offset_groups, taps), 1 by default.
+
+        Returns:
+            Images (batch, *out, channels_out).
+        """
+        x, kernel, bias = _in_one_dtype("DeformConv", self.dtype, x, self.kernel, self.bias)
+        if mask is not None:
+            mask = as_floating("DeformConv", "mask", mask).astype(x.dtype)
+        return F.deform_conv(
+            x,
+            offset,
+            kernel,
+            mask,
+            bias,
+            stride=self.stride,
+            padding=self.padding,
             dilation=self.dilation,
             groups=self.groups,
         )

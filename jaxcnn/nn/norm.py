@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 import jaxcnn.functional as F
 from jaxcnn.functional.checks import AnyArray, as_floating, as_int, check_eps
+from jaxcnn.functional.response_norm import check_local_response
 
 
 class BatchNorm(nnx.Module):
@@ -136,6 +137,49 @@ class GroupNorm(nnx.Module):
         return F.group_norm(x, self.groups, self.scale[...], self.bias[...], eps=self.eps)
 
 
+class InstanceNorm(nnx.Module):
+    """Instance normalisation: each channel of each example, over all positions.
+
+    `scale` and `bias` are float32 nnx.Param; the result has x's dtype.
+
+    Args:
+        channels: channels of x.
+        eps: added to the variance.
+
+    Raises:
+        ValueError: channels < 1, eps <= 0; when called, another number of channels, a single position.
+
+    Reference:
+        Ulyanov, Vedaldi and Lempitsky 2016, "Instance Normalization"; torch.nn.InstanceNorm2d with
+        affine=True.
+
+    Example:
+        >>> InstanceNorm(2)(jnp.array([[[1.0, 10.0], [3.0, 30.0]]])).round(2).tolist()
+        [[[-1.0, -1.0], [1.0, 1.0]]]
+    """
+
+    def __init__(self, channels: int, *, eps: float = 1e-5):
+        channels = as_int("InstanceNorm", "channels", channels, minimum=1)
+        check_eps("InstanceNorm", eps)
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
+
+    def __call__(
+        self, x: Float[AnyArray, "batch *spatial channels"]
+    ) -> Float[Array, "batch *spatial channels"]:
+        """Normalise x.
+
+        Args:
+            x: images (batch, *spatial, channels).
+
+        Returns:
+            Images of x's shape and dtype.
+        """
+        x = _with_channels("InstanceNorm", x, self.scale)
+        return F.instance_norm(x, self.scale[...], self.bias[...], eps=self.eps)
+
+
 class LayerNorm(nnx.Module):
     """Layer normalisation over the channels of each position, as ConvNeXt uses it.
 
@@ -174,6 +218,135 @@ class LayerNorm(nnx.Module):
         """
         x = _with_channels("LayerNorm", x, self.scale)
         return F.layer_norm(x, self.scale[...], self.bias[...], eps=self.eps)
+
+
+class RMSNorm(nnx.Module):
+    """Root mean square normalisation over the channels of each position.
+
+    `scale` is a float32 nnx.Param; the result has x's dtype.
+
+    Args:
+        channels: channels of x.
+        eps: added to the mean square.
+
+    Raises:
+        ValueError: channels < 1, eps <= 0; when called, another number of channels.
+
+    Reference:
+        Zhang and Sennrich 2019, "Root Mean Square Layer Normalization"; torch.nn.RMSNorm(channels).
+
+    Example:
+        >>> RMSNorm(2)(jnp.array([[3.0, -3.0]])).round(2).tolist()
+        [[1.0, -1.0]]
+    """
+
+    def __init__(self, channels: int, *, eps: float = 1e-6):
+        channels = as_int("RMSNorm", "channels", channels, minimum=1)
+        check_eps("RMSNorm", eps)
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
+
+    def __call__(self, x: Float[AnyArray, "*batch channels"]) -> Float[Array, "*batch channels"]:
+        """Normalise x.
+
+        Args:
+            x: an array whose last axis is the channels.
+
+        Returns:
+            An array of x's shape and dtype.
+        """
+        x = _with_channels("RMSNorm", x, self.scale)
+        return F.rms_norm(x, self.scale[...], eps=self.eps)
+
+
+class LocalResponseNorm(nnx.Module):
+    """Local response normalisation, by the channels beside each one; it has no parameters.
+
+    Args:
+        size: channels of the neighbourhood.
+        alpha: weight of their mean square, at least 0.
+        beta: the exponent, at least 0.
+        k: what a position without energy is divided by, to the power of beta; positive.
+
+    Raises:
+        ValueError: an option out of range.
+        TypeError: a size that is no int.
+
+    Reference:
+        Krizhevsky, Sutskever and Hinton 2012, section 3.3; torch.nn.LocalResponseNorm. AlexNet has size 5,
+        alpha 5e-4 (1e-4 in the paper, which does not divide by size), beta 0.75 and k 2.
+
+    Example:
+        >>> norm = LocalResponseNorm(2, alpha=2.0, beta=1.0, k=3.0)
+        >>> norm(jnp.array([[[1.0, 2.0, 3.0]]])).tolist()
+        [[[0.25, 0.25, 0.1875]]]
+    """
+
+    def __init__(
+        self, size: int, *, alpha: float | int = 1e-4, beta: float | int = 0.75, k: float | int = 1.0
+    ):
+        self.size = check_local_response("LocalResponseNorm", size, alpha, beta, k)
+        self.alpha = alpha
+        self.beta = beta
+        self.k = k
+
+    def __call__(
+        self, x: Float[AnyArray, "batch *spatial channels"]
+    ) -> Float[Array, "batch *spatial channels"]:
+        """Normalise x.
+
+        Args:
+            x: images (batch, *spatial, channels).
+
+        Returns:
+            Images of x's shape and dtype.
+        """
+        return F.local_response_norm(x, self.size, alpha=self.alpha, beta=self.beta, k=self.k)
+
+
+class GlobalResponseNorm(nnx.Module):
+    """Global response normalisation: channels of an example compete by their norms, and x is added.
+
+    `scale` and `bias` are float32 nnx.Param, initially 0, so that a new module returns x; the result has x's
+    dtype.
+
+    Args:
+        channels: channels of x.
+        eps: added to the mean of the norms.
+
+    Raises:
+        ValueError: channels < 1, eps <= 0; when called, another number of channels.
+
+    Reference:
+        Woo et al. 2023, "ConvNeXt V2", section 3.2.
+
+    Example:
+        >>> norm = GlobalResponseNorm(2)
+        >>> norm.scale[...] = jnp.ones(2)
+        >>> norm(jnp.array([[[3.0, 0.0], [4.0, 0.0]]])).round(2).tolist()
+        [[[9.0, 0.0], [12.0, 0.0]]]
+    """
+
+    def __init__(self, channels: int, *, eps: float = 1e-6):
+        channels = as_int("GlobalResponseNorm", "channels", channels, minimum=1)
+        check_eps("GlobalResponseNorm", eps)
+        self.eps = eps
+        self.scale = nnx.Param(jnp.zeros(channels, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
+
+    def __call__(
+        self, x: Float[AnyArray, "batch *spatial channels"]
+    ) -> Float[Array, "batch *spatial channels"]:
+        """Normalise x.
+
+        Args:
+            x: images (batch, *spatial, channels).
+
+        Returns:
+            Images of x's shape and dtype.
+        """
+        x = _with_channels("GlobalResponseNorm", x, self.scale)
+        return F.global_response_norm(x, self.scale[...], self.bias[...], eps=self.eps)
 
 
 def _with_channels(module: str, x: AnyArray, scale: nnx.Param[Array]) -> Array:

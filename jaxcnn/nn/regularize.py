@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 import jaxcnn.functional as F
-from jaxcnn.functional.checks import AnyArray, as_keys, check_rate
+from jaxcnn.functional.checks import AnyArray, PerAxis, as_keys, canonical_window, check_rate
 
 
 class _Random(nnx.Module):
@@ -65,6 +65,89 @@ class Dropout(_Random):
         return jnp.asarray(x) if self.deterministic else F.dropout(self._next_key(), x, self.rate)
 
 
+class ChannelDropout(_Random):
+    """Channel dropout: in training a whole channel of an example is zero with probability `rate`.
+
+    The others grow by 1 / (1 - rate). In evaluation (`model.eval()`, deterministic=True) x passes unchanged.
+    The state is that of `Dropout`.
+
+    Args:
+        rate: probability of a zero, in [0, 1].
+        rngs: where the stream "dropout" comes from.
+
+    Raises:
+        ValueError: a rate outside [0, 1].
+
+    Reference:
+        Tompson et al. 2015, "Efficient Object Localization Using Convolutional Networks";
+        torch.nn.Dropout1d, Dropout2d and Dropout3d.
+
+    Example:
+        >>> dropout = ChannelDropout(0.5, rngs=nnx.Rngs(0))
+        >>> sorted(set(dropout(jnp.ones((4, 2, 3, 8))).mean(axis=(1, 2)).ravel().tolist()))
+        [0.0, 2.0]
+    """
+
+    def __call__(
+        self, x: Float[AnyArray, "batch *spatial channels"]
+    ) -> Float[Array, "batch *spatial channels"]:
+        """Drop channels of x in training.
+
+        Args:
+            x: images (batch, *spatial, channels).
+
+        Returns:
+            Images of x's shape and dtype.
+        """
+        return jnp.asarray(x) if self.deterministic else F.channel_dropout(self._next_key(), x, self.rate)
+
+
+class DropBlock(_Random):
+    """DropBlock: in training blocks of each channel are zero, about `rate` of all elements.
+
+    What is left of an example is scaled so that its mean stays. In evaluation (`model.eval()`,
+    deterministic=True) x passes unchanged. The state is that of `Dropout`.
+
+    Args:
+        rate: the part to drop, in [0, 1].
+        block: size of a block per spatial axis; an int means two axes.
+        rngs: where the stream "dropout" comes from.
+
+    Raises:
+        ValueError: a rate outside [0, 1], a block below 1; when called, a block larger than the image.
+        TypeError: a block that is not made of ints.
+
+    Reference:
+        Ghiasi, Lin and Le 2018, "DropBlock"; torchvision.ops.DropBlock2d, but for the scale, see
+        `jaxcnn.functional.drop_block`.
+
+    Example:
+        >>> drop_block = DropBlock(0.3, 3, rngs=nnx.Rngs(0))
+        >>> y = drop_block(jnp.ones((2, 8, 9, 4)))
+        >>> round(y.mean().item(), 4), bool((y == 0).any())
+        (1.0, True)
+    """
+
+    def __init__(self, rate: float, block: PerAxis, *, rngs: nnx.Rngs):
+        super().__init__(rate, rngs=rngs)
+        self.block = canonical_window("DropBlock", block, name="block")
+
+    def __call__(
+        self, x: Float[AnyArray, "batch *spatial channels"]
+    ) -> Float[Array, "batch *spatial channels"]:
+        """Drop blocks of x in training.
+
+        Args:
+            x: images (batch, *spatial, channels).
+
+        Returns:
+            Images of x's shape and dtype.
+        """
+        if self.deterministic:
+            return jnp.asarray(x)
+        return F.drop_block(self._next_key(), x, self.rate, self.block)
+
+
 class DropPath(_Random):
     """Stochastic depth: in training an example is zero with probability `rate`, or grows by 1 / (1 - rate).
 
@@ -101,10 +184,11 @@ class DropPath(_Random):
 
 
 def set_random_keys(model: nnx.Module, keys: Key[Array, ""] | Key[Array, " batch"]) -> None:
-    """Give every Dropout and DropPath of a model its own keys, derived from one key or from one per example.
+    """Give every random module of a model its own keys, derived from one key or from one per example.
 
-    The i-th of them in the model gets fold_in(keys, i) and count 0. With one key per example a batch drops
-    the same elements however it is split over devices. Call it inside the traced train step:
+    The i-th Dropout, ChannelDropout, DropBlock or DropPath in the model gets fold_in(keys, i) and count 0.
+    With one key per example a batch drops the same elements however it is split over devices. Call it inside
+    the traced train step:
 
         example_keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, example_index)
         set_random_keys(model, example_keys)

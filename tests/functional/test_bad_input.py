@@ -300,6 +300,135 @@ TABLE = {
         "max_pool: x .*float.*uint8",
     ),
     "avg_pool, a list": (bind(F.avg_pool, 2), [[[1.0]]], "avg_pool: x .*array.*list"),
+    "max_pool with indices, a window in the padding": (
+        bind(F.max_pool, 2, stride=1, padding=2, return_indices=True),
+        [x2],
+        "max_pool: every window .*(2, 2).*padding 2 .*(7, 6)",
+    ),
+    "lp_pool, p 0": (bind(F.lp_pool, 0, 2), [x2], "lp_pool: p .*positive.* 0"),
+    "lp_pool, p negative": (bind(F.lp_pool, -2.0, 2), [x2], "lp_pool: p .*positive.*-2.0"),
+    "lp_pool, p nan": (bind(F.lp_pool, float("nan"), 2), [x2], "lp_pool: p .*positive.*nan"),
+    "lp_pool, p infinite": (bind(F.lp_pool, float("inf"), 2), [x2], "lp_pool: p .*finite.*inf.*max_pool"),
+    "lp_pool, p a string": (bind(F.lp_pool, "2", 2), [x2], "lp_pool: p .*number.*'2'"),
+    "lp_pool, p an array": (lambda x: F.lp_pool(x, x[0, 0, 0, 0], 2), [x2], "lp_pool: p .*Python number"),
+    "lp_pool, p forgotten": (bind(F.lp_pool, (2, 2), 2), [x2], "lp_pool: p .*number.*(2, 2)"),
+    "lp_pool, int window for a series": (bind(F.lp_pool, 2, 3), [x1], "lp_pool: window .*tuple.*window=3"),
+    "lp_pool, a window in the padding": (
+        bind(F.lp_pool, 2, 2, stride=1, padding=2),
+        [x2],
+        "lp_pool: every window .*(2, 2).*padding 2 .*(7, 6)",
+    ),
+    "lp_pool, ceil_mode with SAME": (
+        bind(F.lp_pool, 2, 2, padding="SAME", ceil_mode=True),
+        [x2],
+        "lp_pool: ceil_mode.*'SAME'",
+    ),
+    "lp_pool, integer images": (
+        bind(F.lp_pool, 2, 2),
+        [array(2, 7, 6, 4, dtype=jnp.uint8)],
+        "lp_pool: x .*float.*uint8",
+    ),
+    "max_unpool, indices of another shape": (
+        lambda x, indices: F.max_unpool(x, indices, (14, 12)),
+        [x2, jnp.zeros((2, 7, 6, 1), jnp.int32)],
+        "max_unpool: indices .*(2, 7, 6, 4).*(2, 7, 6, 1)",
+    ),
+    "max_unpool, indices of floats": (
+        lambda x: F.max_unpool(x, x, (14, 12)),
+        [x2],
+        "max_unpool: indices .*integer.*float32",
+    ),
+    "max_unpool, indices a list": (bind(F.max_unpool, [1, 2], 14), [x2], "max_unpool: indices .*array.*list"),
+    "max_unpool, output_size with batch and channels": (
+        lambda x, indices: F.max_unpool(x, indices, (2, 14, 12, 4)),
+        [x2, jnp.zeros((2, 7, 6, 4), jnp.int32)],
+        "max_unpool: output_size .*1 to 3.*(2, 14, 12, 4)",
+    ),
+    "max_unpool, output_size of another rank": (
+        lambda x, indices: F.max_unpool(x, indices, (14,)),
+        [x2, jnp.zeros((2, 7, 6, 4), jnp.int32)],
+        "max_unpool: x .*1 spatial axes .*output_size (14,).*(2, 7, 6, 4)",
+    ),
+    "max_unpool, int output_size for a series": (
+        lambda x, indices: F.max_unpool(x, indices, 18),
+        [x1, jnp.zeros((2, 9, 4), jnp.int32)],
+        "max_unpool: output_size .*tuple.*output_size=18",
+    ),
+    "max_unpool, output_size 0": (
+        lambda x, indices: F.max_unpool(x, indices, (14, 0)),
+        [x2, jnp.zeros((2, 7, 6, 4), jnp.int32)],
+        "max_unpool: output_size .*1.*(14, 0)",
+    ),
+    "adaptive_avg_pool, output_size 0": (
+        bind(F.adaptive_avg_pool, 0),
+        [x2],
+        "adaptive_avg_pool: output_size .*1.* (0, 0)",
+    ),
+    "adaptive_avg_pool, output_size with None": (
+        bind(F.adaptive_avg_pool, (None, 3)),
+        [x2],
+        "adaptive_avg_pool: output_size .*ints.*(None, 3)",
+    ),
+    "adaptive_avg_pool, one image": (
+        bind(F.adaptive_avg_pool, (2, 3)),
+        [array(7, 6, 4)],
+        "adaptive_avg_pool: x .*2 spatial axes .*output_size (2, 3).*(7, 6, 4).*x[None]",
+    ),
+    "adaptive_max_pool, int for volumes": (
+        bind(F.adaptive_max_pool, 2),
+        [x3],
+        "adaptive_max_pool: output_size .*tuple.*output_size=2",
+    ),
+    "adaptive_max_pool, output_size of another rank": (
+        bind(F.adaptive_max_pool, (2, 3, 1)),
+        [x2],
+        "adaptive_max_pool: x .*3 spatial axes .*(2, 7, 6, 4)",
+    ),
+    "adaptive_max_pool, zero spatial size": (
+        bind(F.adaptive_max_pool, 2),
+        [array(2, 0, 6, 4)],
+        "adaptive_max_pool: x .*(2, 0, 6, 4)",
+    ),
+    "adaptive_max_pool, integer images": (
+        bind(F.adaptive_max_pool, 2),
+        [array(2, 7, 6, 4, dtype=jnp.uint8)],
+        "adaptive_max_pool: x .*float.*uint8",
+    ),
+    "adaptive_avg_pool, a list": (
+        bind(F.adaptive_avg_pool, 2),
+        [[[1.0]]],
+        "adaptive_avg_pool: x .*array.*list",
+    ),
+    "spatial_pyramid_pool, one level without a sequence": (
+        bind(F.spatial_pyramid_pool, 4),
+        [x2],
+        "spatial_pyramid_pool: levels .*sequence.* 4",
+    ),
+    "spatial_pyramid_pool, no level": (
+        bind(F.spatial_pyramid_pool, ()),
+        [x2],
+        "spatial_pyramid_pool: levels .*at least one.*()",
+    ),
+    "spatial_pyramid_pool, a level 0": (
+        bind(F.spatial_pyramid_pool, (1, 0)),
+        [x2],
+        "spatial_pyramid_pool: levels[1] .*1.* (0, 0)",
+    ),
+    "spatial_pyramid_pool, a float": (
+        bind(F.spatial_pyramid_pool, (1, 2.0)),
+        [x2],
+        "spatial_pyramid_pool: levels[1] .*int.*2.0",
+    ),
+    "spatial_pyramid_pool, ints for volumes": (
+        bind(F.spatial_pyramid_pool, (1, 2)),
+        [x3],
+        "spatial_pyramid_pool: levels[0] .*tuple.*levels[0]=1",
+    ),
+    "spatial_pyramid_pool, levels of two ranks": (
+        bind(F.spatial_pyramid_pool, ((1, 1), (2, 2, 2))),
+        [x2],
+        "spatial_pyramid_pool: x .*3 spatial axes .*levels[1] (2, 2, 2).*(2, 7, 6, 4)",
+    ),
     "global_avg_pool, no spatial axes": (
         bind(F.global_avg_pool),
         [array(2, 4)],
@@ -315,6 +444,258 @@ TABLE = {
         bind(F.global_max_pool),
         [array(2, 3, 4, dtype=jnp.int32)],
         "global_max_pool: x .*float.*int32",
+    ),
+    # resampling
+    "resize, size 0": (bind(F.resize, (0, 4)), [x2], "resize: size .*1.*(0, 4)"),
+    "resize, int size for one image": (
+        bind(F.resize, 8),
+        [array(7, 6, 4)],
+        "resize: size .*tuple.*8.*x[None]",
+    ),
+    "resize, size of another rank": (
+        bind(F.resize, (8, 8, 8)),
+        [x2],
+        "resize: x .*3 .*(8, 8, 8).*(2, 7, 6, 4)",
+    ),
+    "resize, size of the whole array": (
+        bind(F.resize, (2, 8, 8, 4)),
+        [x2],
+        "resize: size .*1 to 3.*(2, 8, 8, 4)",
+    ),
+    "resize, size a float": (bind(F.resize, 3.5), [x2], "resize: size .*int.*3.5"),
+    "resize, one image": (bind(F.resize, (8, 8)), [array(7, 6, 4)], "resize: x .*(7, 6, 4).*x[None]"),
+    "resize, zero spatial size": (bind(F.resize, (8, 8)), [array(2, 0, 6, 4)], "resize: x .*(2, 0, 6, 4)"),
+    "resize, unknown method": (
+        bind(F.resize, 8, method="lanczos"),
+        [x2],
+        "resize: method .*bicubic.*'lanczos'",
+    ),
+    "resize, torch's name": (
+        bind(F.resize, 8, method="trilinear"),
+        [x2],
+        "resize: method .*'trilinear'.*bilinear",
+    ),
+    "resize, torch's other name": (
+        bind(F.resize, 8, method="nearest-exact"),
+        [x2],
+        "resize: method .*'nearest-exact'.*nearest_exact",
+    ),
+    "resize, method None": (bind(F.resize, 8, method=None), [x2], "resize: method .*nearest.*None"),
+    "resize, align_corners with nearest": (
+        bind(F.resize, 8, method="nearest", align_corners=True),
+        [x2],
+        "resize: align_corners.*bilinear.*'nearest'",
+    ),
+    "resize, antialias with area": (
+        bind(F.resize, 4, method="area", antialias=True),
+        [x2],
+        "resize: antialias.*bilinear.*'area'",
+    ),
+    "resize, scale with align_corners": (
+        bind(F.resize, 14, scale=2.0, align_corners=True),
+        [x2],
+        "resize: scale .*align_corners.*2.0",
+    ),
+    "resize, scale with area": (bind(F.resize, 14, scale=2, method="area"), [x2], "resize: scale .*area.*2"),
+    "resize, scale the other way round": (
+        bind(F.resize, (14, 12), scale=0.5),
+        [x2],
+        "resize: scale .*output.*0.5.*(7, 6).*(14, 12)",
+    ),
+    "resize, scale 0": (bind(F.resize, 8, scale=0.0), [x2], "resize: scale .*positive.*0.0"),
+    "resize, scale of another rank": (bind(F.resize, 8, scale=(1.1,)), [x2], "resize: scale .*2 .*(1.1,)"),
+    "resize, scale a string": (bind(F.resize, 14, scale="2"), [x2], "resize: scale .*number.*'2'"),
+    "resize, integer images": (
+        bind(F.resize, 8),
+        [array(2, 7, 6, 4, dtype=jnp.uint8)],
+        "resize: x .*float.*uint8",
+    ),
+    "resize, complex": (bind(F.resize, 8), [x2.astype(jnp.complex64)], "resize: x .*float.*complex64"),
+    "resize, a list": (bind(F.resize, (8, 8)), [[[1.0]]], "resize: x .*array.*list"),
+    "grid_sample, grid of another batch": (
+        bind(F.grid_sample),
+        [x2, array(3, 5, 5, 2)],
+        "grid_sample: grid .*(2, .output, 2).*(2, 7, 6, 4).*(3, 5, 5, 2)",
+    ),
+    "grid_sample, grid of another rank": (
+        bind(F.grid_sample),
+        [x2, array(2, 5, 5, 3)],
+        "grid_sample: grid .*(2, .output, 2).*(2, 5, 5, 3)",
+    ),
+    "grid_sample, grid with its axes first": (
+        bind(F.grid_sample),
+        [x2, array(2, 2, 5, 5)],
+        "grid_sample: grid .*(2, .output, 2).*(2, 2, 5, 5)",
+    ),
+    "grid_sample, grid of numbers": (bind(F.grid_sample), [x2, array(2)], "grid_sample: grid .*(2,)"),
+    "grid_sample, integer grid": (
+        bind(F.grid_sample),
+        [x2, jnp.ones((2, 5, 2), jnp.int32)],
+        "grid_sample: grid .*float.*int32",
+    ),
+    "grid_sample, unknown method": (
+        bind(F.grid_sample, method="area"),
+        [x2, array(2, 5, 2)],
+        "grid_sample: method .*bilinear.*'area'",
+    ),
+    "grid_sample, unknown padding_mode": (
+        bind(F.grid_sample, padding_mode="circular"),
+        [x2, array(2, 5, 2)],
+        "grid_sample: padding_mode .*border.*'circular'",
+    ),
+    "grid_sample, pad's edge": (
+        bind(F.grid_sample, padding_mode="edge"),
+        [x2, array(2, 5, 2)],
+        "grid_sample: padding_mode .*'edge'.*border",
+    ),
+    "grid_sample, pad's reflect": (
+        bind(F.grid_sample, padding_mode="reflect"),
+        [x2, array(2, 5, 2)],
+        "grid_sample: padding_mode .*'reflect'.*reflection.*align_corners=True",
+    ),
+    "grid_sample, integer images": (
+        bind(F.grid_sample),
+        [array(2, 7, 6, 4, dtype=jnp.uint8), array(2, 5, 2)],
+        "grid_sample: x .*float.*uint8",
+    ),
+    "grid_sample, a list for the grid": (
+        bind(F.grid_sample),
+        [x2, [[0.0]]],
+        "grid_sample: grid .*array.*list",
+    ),
+    "pixel_shuffle, channels": (
+        bind(F.pixel_shuffle, 3),
+        [x2],
+        "pixel_shuffle: factor.2 .*(2, 7, 6, 4).*3.* 4 ",
+    ),
+    "pixel_shuffle, factor 0": (bind(F.pixel_shuffle, 0), [x2], "pixel_shuffle: factor .*1.* 0"),
+    "pixel_shuffle, factor a tuple": (
+        bind(F.pixel_shuffle, (2, 2)),
+        [x2],
+        "pixel_shuffle: factor .*int.*(2, 2)",
+    ),
+    "pixel_shuffle, one image": (bind(F.pixel_shuffle, 2), [array(6, 4)], "pixel_shuffle: x .*(6, 4)"),
+    "pixel_shuffle, integers": (
+        bind(F.pixel_shuffle, 2),
+        [array(2, 7, 6, 4, dtype=jnp.uint8)],
+        "pixel_shuffle: x .*float.*uint8",
+    ),
+    "pixel_unshuffle, spatial size": (
+        bind(F.pixel_unshuffle, 2),
+        [x2],
+        "pixel_unshuffle: factor .*(2, 7, 6, 4).*2.*(7, 6)",
+    ),
+    "pixel_unshuffle, factor negative": (
+        bind(F.pixel_unshuffle, -1),
+        [x2],
+        "pixel_unshuffle: factor .*1.*-1",
+    ),
+    "pixel_unshuffle, factor a float": (
+        bind(F.pixel_unshuffle, 2.0),
+        [x2],
+        "pixel_unshuffle: factor .*int.*2.0",
+    ),
+    "pixel_unshuffle, a list": (bind(F.pixel_unshuffle, 2), [[[1.0]]], "pixel_unshuffle: x .*array.*list"),
+    # deformable convolution; the output is 5 by 5, the kernel has 6 taps
+    "deform_conv, offset as torchvision's": (
+        bind(F.deform_conv),
+        [x2, array(2, 5, 5, 12), k2],
+        "deform_conv: offset .*(2, 5, 5, 1, 6, 2).*(2, 5, 5, 12)",
+    ),
+    "deform_conv, offset of the size of x": (
+        bind(F.deform_conv),
+        [x2, array(2, 7, 6, 1, 6, 2), k2],
+        "deform_conv: offset .*(2, 5, 5, 1, 6, 2).*(2, 7, 6, 1, 6, 2)",
+    ),
+    "deform_conv, offset of another window": (
+        bind(F.deform_conv),
+        [x2, array(2, 5, 5, 2, 9, 2), k2],
+        "deform_conv: offset .*(2, 5, 5, 2, 6, 2).*(2, 5, 5, 2, 9, 2)",
+    ),
+    "deform_conv, offset groups do not divide": (
+        bind(F.deform_conv),
+        [x2, array(2, 5, 5, 3, 6, 2), k2],
+        "deform_conv: .*offset groups .*3.* 4 ",
+    ),
+    "deform_conv, no offset groups": (
+        bind(F.deform_conv),
+        [x2, array(2, 5, 5, 0, 6, 2), k2],
+        "deform_conv: .*offset groups .*0.* 4 ",
+    ),
+    "deform_conv, integer offset": (
+        bind(F.deform_conv),
+        [x2, jnp.zeros((2, 5, 5, 1, 6, 2), jnp.int32), k2],
+        "deform_conv: offset .*float.*int32",
+    ),
+    "deform_conv, offset and kernel exchanged": (
+        bind(F.deform_conv),
+        [x2, k2, array(2, 5, 5, 1, 6, 2)],
+        "deform_conv: kernel .*(height, width.*(2, 5, 5, 1, 6, 2)",
+    ),
+    "deform_conv, 1-D": (
+        bind(F.deform_conv),
+        [x1, array(2, 7, 1, 3, 1), k1],
+        "deform_conv: kernel .*(height, width.*(3, 4, 6)",
+    ),
+    "deform_conv, one image": (
+        bind(F.deform_conv),
+        [array(7, 6, 4), array(2, 5, 5, 1, 6, 2), k2],
+        "deform_conv: x .*(7, 6, 4).*x[None]",
+    ),
+    "deform_conv, mask with the offset's last axis": (
+        bind(F.deform_conv),
+        [x2, array(2, 5, 5, 1, 6, 2), k2, array(2, 5, 5, 1, 6, 2)],
+        "deform_conv: mask .*(2, 5, 5, 1, 6).*(2, 5, 5, 1, 6, 2)",
+    ),
+    "deform_conv, mask of another dtype": (
+        bind(F.deform_conv),
+        [x2, array(2, 5, 5, 1, 6, 2), k2, array(2, 5, 5, 1, 6, dtype=jnp.float16)],
+        "deform_conv: .*dtype.*x float32.*mask float16",
+    ),
+    "deform_conv, mask of bools": (
+        bind(F.deform_conv),
+        [x2, array(2, 5, 5, 1, 6, 2), k2, array(2, 5, 5, 1, 6) > 0],
+        "deform_conv: mask .*float.*bool",
+    ),
+    "deform_conv, bias": (
+        lambda x, offset, k, b: F.deform_conv(x, offset, k, None, b),
+        [x2, array(2, 5, 5, 1, 6, 2), k2, array(4)],
+        "deform_conv: bias .*(6,).*(4,)",
+    ),
+    "deform_conv, channel mismatch": (
+        bind(F.deform_conv),
+        [x2, array(2, 5, 5, 1, 6, 2), array(3, 2, 3, 6)],
+        "deform_conv: kernel .*4 .*(2, 7, 6, 4).*(3, 2, 3, 6)",
+    ),
+    "deform_conv, groups": (
+        bind(F.deform_conv, groups=3),
+        [x2, array(2, 5, 5, 1, 6, 2), k2],
+        "deform_conv: groups .*3.* 4 ",
+    ),
+    "deform_conv, mixed dtypes": (
+        bind(F.deform_conv),
+        [x2, array(2, 5, 5, 1, 6, 2), k2.astype(jnp.bfloat16)],
+        "deform_conv: .*dtype.*x float32.*kernel bfloat16",
+    ),
+    "deform_conv, window larger than x": (
+        bind(F.deform_conv),
+        [array(2, 2, 6, 4), array(2, 5, 5, 1, 6, 2), k2],
+        "deform_conv: window .*(3, 2).*3 .*2 ",
+    ),
+    "deform_conv, stride 0": (
+        bind(F.deform_conv, stride=0),
+        [x2, array(2, 5, 5, 1, 6, 2), k2],
+        "deform_conv: stride .*1.* 0",
+    ),
+    "deform_conv, padding in lower case": (
+        bind(F.deform_conv, padding="same"),
+        [x2, array(2, 5, 5, 1, 6, 2), k2],
+        "deform_conv: padding .*SAME.*'same'",
+    ),
+    "deform_conv, a list for the offset": (
+        bind(F.deform_conv),
+        [x2, [[0.0]], k2],
+        "deform_conv: offset .*array.*list",
     ),
     # sizes
     "output_size, window larger": (
@@ -348,6 +729,31 @@ TABLE = {
         lambda: F.conv_transpose_output_size((5, 4), (3, 2), stride=2, padding="SAME", output_padding=1),
         [],
         "conv_transpose_output_size: output_padding .*'SAME'",
+    ),
+    "conv_parameter_count, groups": (
+        lambda: F.conv_parameter_count(3, 4, 6, groups=4),
+        [],
+        "conv_parameter_count: groups .*4.* 6 ",
+    ),
+    "conv_parameter_count, window": (
+        lambda: F.conv_parameter_count((3, 0), 4, 6),
+        [],
+        "conv_parameter_count: window .*1.*(3, 0)",
+    ),
+    "conv_parameter_count, a kernel's shape": (
+        lambda: F.conv_parameter_count((3, 3, 4, 6), 4, 6),
+        [],
+        "conv_parameter_count: window .*1 to 3.*(3, 3, 4, 6)",
+    ),
+    "conv_parameter_count, channels": (
+        lambda: F.conv_parameter_count(3, 0, 6),
+        [],
+        "conv_parameter_count: channels_in .*1.* 0",
+    ),
+    "conv_parameter_count, channels a float": (
+        lambda: F.conv_parameter_count(3, 4, 6.0),
+        [],
+        "conv_parameter_count: channels_out .*int.*6.0",
     ),
     # signals
     "convolve, ranks": (bind(F.convolve), [signal, array(3, 3)], "convolve: .*(9,).*(3, 3)"),
@@ -448,6 +854,86 @@ TABLE = {
     ),
     "instance_norm, eps": (bind(F.instance_norm, eps=0), [x2], "instance_norm: eps .*0"),
     "instance_norm, a list": (bind(F.instance_norm), [[[1.0]]], "instance_norm: x .*array.*list"),
+    "rms_norm, eps 0": (bind(F.rms_norm, eps=0), [x2], "rms_norm: eps .*0"),
+    "rms_norm, scale": (bind(F.rms_norm), [x2, array(6)], "rms_norm: scale .*(4,).*(6,)"),
+    "rms_norm, scale of two axes": (
+        bind(F.rms_norm, axes=(-2, -1)),
+        [x2, array(4)],
+        "rms_norm: scale .*(6, 4).*(4,)",
+    ),
+    "rms_norm, the batch axis": (bind(F.rms_norm, axes=0), [x2], "rms_norm: axes .*batch.*0"),
+    "rms_norm, a list": (bind(F.rms_norm), [[[1.0]]], "rms_norm: x .*array.*list"),
+    "local_response_norm, no spatial axes": (
+        bind(F.local_response_norm),
+        [array(2, 4)],
+        "local_response_norm: x .*(2, 4)",
+    ),
+    "local_response_norm, size 0": (
+        bind(F.local_response_norm, 0),
+        [x2],
+        "local_response_norm: size .*1.* 0",
+    ),
+    "local_response_norm, size a float": (
+        bind(F.local_response_norm, 5.0),
+        [x2],
+        "local_response_norm: size .*int.*5.0",
+    ),
+    "local_response_norm, k 0": (
+        bind(F.local_response_norm, k=0.0),
+        [x2],
+        "local_response_norm: k .*positive.*0.0",
+    ),
+    "local_response_norm, alpha negative": (
+        bind(F.local_response_norm, alpha=-1e-4),
+        [x2],
+        "local_response_norm: alpha .*0.*-0.0001",
+    ),
+    "local_response_norm, beta nan": (
+        bind(F.local_response_norm, beta=float("nan")),
+        [x2],
+        "local_response_norm: beta .*nan",
+    ),
+    "local_response_norm, integer images": (
+        bind(F.local_response_norm),
+        [array(2, 7, 6, 4, dtype=jnp.uint8)],
+        "local_response_norm: x .*float.*uint8",
+    ),
+    "global_response_norm, scale": (
+        bind(F.global_response_norm),
+        [x2, array(6), array(4)],
+        "global_response_norm: scale .*(4,).*(6,)",
+    ),
+    "global_response_norm, bias with the axes of x": (
+        bind(F.global_response_norm),
+        [x2, array(4), array(1, 1, 1, 4)],
+        "global_response_norm: bias .*(4,).*(1, 1, 1, 4)",
+    ),
+    "global_response_norm, no spatial axes": (
+        bind(F.global_response_norm),
+        [array(2, 4), array(4), array(4)],
+        "global_response_norm: x .*(2, 4)",
+    ),
+    "global_response_norm, eps": (
+        bind(F.global_response_norm, eps=-1.0),
+        [x2, array(4), array(4)],
+        "global_response_norm: eps .*-1.0",
+    ),
+    "standardize_kernel, of a dense layer": (
+        bind(F.standardize_kernel),
+        [array(8, 4)],
+        "standardize_kernel: kernel .*window.*(8, 4)",
+    ),
+    "standardize_kernel, a single value per filter": (
+        bind(F.standardize_kernel),
+        [array(1, 1, 1, 4)],
+        "standardize_kernel: kernel .*more than one.*(1, 1, 1, 4)",
+    ),
+    "standardize_kernel, eps": (bind(F.standardize_kernel, eps=0.0), [k2], "standardize_kernel: eps .*0.0"),
+    "standardize_kernel, integers": (
+        bind(F.standardize_kernel),
+        [array(3, 2, 4, 6, dtype=jnp.int8)],
+        "standardize_kernel: kernel .*float.*int8",
+    ),
     # regularize
     "dropout, rate above 1": (lambda x: F.dropout(key, x, 1.5), [x2], "dropout: rate .*1.5"),
     "dropout, rate negative": (lambda x: F.dropout(key, x, -0.1), [x2], "dropout: rate .*-0.1"),
@@ -478,6 +964,231 @@ TABLE = {
         lambda x: F.drop_path(jax.random.split(key, 3), x, 0.5),
         [x2],
         "drop_path: key .*2 .*(3,)",
+    ),
+    "channel_dropout, no spatial axes": (
+        lambda x: F.channel_dropout(key, x, 0.5),
+        [array(2, 4)],
+        "channel_dropout: x .*(2, 4)",
+    ),
+    "channel_dropout, rate": (lambda x: F.channel_dropout(key, x, 50), [x2], "channel_dropout: rate .*50"),
+    "channel_dropout, keys of another number": (
+        lambda x: F.channel_dropout(jax.random.split(key, 3), x, 0.5),
+        [x2],
+        "channel_dropout: key .*2 .*(3,)",
+    ),
+    "drop_block, a block larger than x": (
+        lambda x: F.drop_block(key, x, 0.1, 7),
+        [x2],
+        "drop_block: block .*(7, 6).*(7, 7)",
+    ),
+    "drop_block, an int block for volumes": (
+        lambda x: F.drop_block(key, x, 0.1, 2),
+        [x3],
+        "drop_block: block .*tuple.*block=2",
+    ),
+    "drop_block, block 0": (lambda x: F.drop_block(key, x, 0.1, (0, 2)), [x2], "drop_block: block .*(0, 2)"),
+    "drop_block, a block of another rank": (
+        lambda x: F.drop_block(key, x, 0.1, (2, 2)),
+        [x1],
+        "drop_block: x .*2 spatial axes.*(2, 9, 4)",
+    ),
+    "drop_block, rate and block exchanged": (
+        lambda x: F.drop_block(key, x, 7, 0.1),
+        [x2],
+        "drop_block: rate .*7",
+    ),
+    "drop_block, arguments exchanged": (
+        lambda x: F.drop_block(x, key, 0.1, 2),
+        [x2],
+        "drop_block: key .*jax.random.key",
+    ),
+    "drop_block, an int for the key": (lambda x: F.drop_block(0, x, 0.1, 2), [x2], "drop_block: key .*int"),
+    # patches
+    "extract_patches, int window for one image": (
+        bind(F.extract_patches, 2),
+        [array(7, 6, 4)],
+        "extract_patches: window .*tuple.*window=2.*x[None]",
+    ),
+    "extract_patches, window larger than x": (
+        bind(F.extract_patches, (8, 2)),
+        [x2],
+        "extract_patches: window .*(8, 2).*8 .*7 ",
+    ),
+    "extract_patches, stride 0": (
+        bind(F.extract_patches, 2, stride=0),
+        [x2],
+        "extract_patches: stride .* 0",
+    ),
+    "extract_patches, negative padding": (
+        bind(F.extract_patches, 2, padding=-1),
+        [x2],
+        "extract_patches: padding .*-1",
+    ),
+    "extract_patches, dilation 0": (
+        bind(F.extract_patches, 2, dilation=(1, 0)),
+        [x2],
+        "extract_patches: dilation .*(1, 0)",
+    ),
+    "extract_patches, integer images": (
+        bind(F.extract_patches, 2),
+        [array(2, 7, 6, 4, dtype=jnp.uint8)],
+        "extract_patches: x .*float.*uint8",
+    ),
+    "fold_patches, the channels of torch's layout": (
+        bind(F.fold_patches, (7, 6), (3, 2)),
+        [array(2, 5, 5, 25)],
+        "fold_patches: patches .*5, 5, 6 .* channels.*(2, 5, 5, 25)",
+    ),
+    "fold_patches, positions of another stride": (
+        bind(F.fold_patches, (7, 6), (3, 2), stride=2),
+        [array(2, 5, 5, 24)],
+        "fold_patches: patches .*3, 3, 6 .* channels.*(2, 2).*(2, 5, 5, 24)",
+    ),
+    "fold_patches, an int size for sequences": (
+        bind(F.fold_patches, 9, (3,)),
+        [array(2, 7, 12)],
+        "fold_patches: output_size .*tuple.*output_size=9 .*patches ",
+    ),
+    "fold_patches, a rank too low": (
+        bind(F.fold_patches, (7, 6), (3, 2)),
+        [array(5, 5, 24)],
+        "fold_patches: patches .*(5, 5, 24)",
+    ),
+    "fold_patches, window larger than the output": (
+        bind(F.fold_patches, (7, 2), (3, 4)),
+        [array(2, 5, 1, 12)],
+        "fold_patches: window .*(3, 4)",
+    ),
+    "fold_patches, integers": (
+        bind(F.fold_patches, (7, 6), (3, 2)),
+        [array(2, 5, 5, 24, dtype=jnp.int32)],
+        "fold_patches: patches .*float.*int32",
+    ),
+    "conv_as_matmul, channel mismatch": (
+        bind(F.conv_as_matmul),
+        [x2, array(3, 2, 5, 6)],
+        "conv_as_matmul: kernel .*4 channels.*(3, 2, 5, 6)",
+    ),
+    "conv_as_matmul, mixed dtypes": (
+        bind(F.conv_as_matmul),
+        [x2, k2.astype(jnp.bfloat16)],
+        "conv_as_matmul: .*dtype.*x.*float32.*kernel.*bfloat16",
+    ),
+    "conv_as_matmul, bias": (
+        bind(F.conv_as_matmul),
+        [x2, k2, array(4)],
+        "conv_as_matmul: bias .*(6,).*(4,)",
+    ),
+    "conv_as_matmul, kernel larger than x": (
+        bind(F.conv_as_matmul),
+        [array(2, 2, 6, 4), k2],
+        "conv_as_matmul: window .*(3, 2).*3 .*2 ",
+    ),
+    "dense_to_conv, size does not divide": (
+        bind(F.dense_to_conv, (5, 4)),
+        [array(72, 10)],
+        "dense_to_conv: kernel .*20 .* channels.*(5, 4).*(72, 10)",
+    ),
+    "dense_to_conv, an int size": (
+        bind(F.dense_to_conv, 6),
+        [array(72, 10)],
+        "dense_to_conv: input_size .*6",
+    ),
+    "dense_to_conv, a size of floats": (
+        bind(F.dense_to_conv, (6.0, 4.0)),
+        [array(72, 10)],
+        "dense_to_conv: input_size .*int.*(6.0, 4.0)",
+    ),
+    "dense_to_conv, a kernel of conv": (
+        bind(F.dense_to_conv, (6, 4)),
+        [k2],
+        "dense_to_conv: kernel .*(3, 2, 4, 6)",
+    ),
+    # losses
+    "softmax_cross_entropy, a string label": (
+        lambda x: F.softmax_cross_entropy(x, "cat"),
+        [array(2, 4)],
+        "softmax_cross_entropy: labels .*integers.*str",
+    ),
+    "softmax_cross_entropy, string labels": (
+        lambda x: F.softmax_cross_entropy(x, np.array(["cat", "dog"])),
+        [array(2, 4)],
+        "softmax_cross_entropy: labels .*integers.*<U3",
+    ),
+    "softmax_cross_entropy, a list of labels": (
+        lambda x: F.softmax_cross_entropy(x, [0, 1]),
+        [array(2, 4)],
+        "softmax_cross_entropy: labels .*array.*list",
+    ),
+    "softmax_cross_entropy, one-hot labels": (
+        bind(F.softmax_cross_entropy),
+        [array(2, 4), array(2, 4)],
+        "softmax_cross_entropy: labels .*integers.*float32.*one-hot.*optax",
+    ),
+    "softmax_cross_entropy, labels of another shape": (
+        bind(F.softmax_cross_entropy),
+        [x2, jnp.zeros(2, jnp.int32)],
+        "softmax_cross_entropy: labels .*(2, 7, 6).*(2,)",
+    ),
+    "softmax_cross_entropy, labels with an axis of one": (
+        bind(F.softmax_cross_entropy),
+        [array(2, 4), jnp.zeros((2, 1), jnp.int32)],
+        "softmax_cross_entropy: labels .*(2,).*(2, 1)",
+    ),
+    "softmax_cross_entropy, one logit": (
+        bind(F.softmax_cross_entropy),
+        [array(2, 1), jnp.zeros(2, jnp.int32)],
+        "softmax_cross_entropy: logits .*2 classes.*(2, 1).*sigmoid",
+    ),
+    "softmax_cross_entropy, no batch": (
+        bind(F.softmax_cross_entropy),
+        [array(4), jnp.int32(1)],
+        "softmax_cross_entropy: logits .*batch.*(4,)",
+    ),
+    "softmax_cross_entropy, integer logits": (
+        bind(F.softmax_cross_entropy),
+        [jnp.zeros((2, 4), jnp.int32), jnp.zeros(2, jnp.int32)],
+        "softmax_cross_entropy: logits .*float.*int32",
+    ),
+    "softmax_cross_entropy, smoothing": (
+        bind(F.softmax_cross_entropy, smoothing=1.1),
+        [array(2, 4), jnp.zeros(2, jnp.int32)],
+        "softmax_cross_entropy: smoothing .*[0, 1].*1.1",
+    ),
+    "softmax_cross_entropy, ignore_label a string": (
+        bind(F.softmax_cross_entropy, ignore_label="void"),
+        [array(2, 4), jnp.zeros(2, jnp.int32)],
+        "softmax_cross_entropy: ignore_label .*int.*void",
+    ),
+    "softmax_cross_entropy, weights of the classes": (
+        lambda x, labels, w: F.softmax_cross_entropy(x, labels, weights=w),
+        [array(2, 4), jnp.zeros(2, jnp.int32), array(4)],
+        "softmax_cross_entropy: weights .*labels .*(2,).*(4,)",
+    ),
+    "softmax_cross_entropy, integer weights": (
+        lambda x, labels, w: F.softmax_cross_entropy(x, labels, weights=w),
+        [array(2, 4), jnp.zeros(2, jnp.int32), jnp.ones(2, jnp.int32)],
+        "softmax_cross_entropy: weights .*float.*int32",
+    ),
+    "softmax_focal_loss, gamma negative": (
+        bind(F.softmax_focal_loss, gamma=-1),
+        [array(2, 4), jnp.zeros(2, jnp.int32)],
+        "softmax_focal_loss: gamma .*0.*-1",
+    ),
+    "softmax_focal_loss, float labels": (
+        bind(F.softmax_focal_loss),
+        [array(2, 4), array(2)],
+        "softmax_focal_loss: labels .*integers.*float32",
+    ),
+    "multiclass_svm_loss, margin nan": (
+        bind(F.multiclass_svm_loss, margin=float("nan")),
+        [array(2, 4), jnp.zeros(2, jnp.int32)],
+        "multiclass_svm_loss: margin .*nan",
+    ),
+    "multiclass_svm_loss, arguments exchanged": (
+        bind(F.multiclass_svm_loss),
+        [jnp.zeros(2, jnp.int32), array(2, 4)],
+        "multiclass_svm_loss: scores .*float.*int32",
     ),
 }
 

@@ -1,12 +1,15 @@
 """Sizes against what enumerating the windows gives."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxcnn.functional as F
+from jaxcnn import nn
 from tests import reference
 
 SPECS = ("SAME", "SAME_LOWER", "VALID", "CAUSAL")
@@ -118,6 +121,32 @@ def test_every_function_that_slides_a_window_has_output_sizes_size(padding, stri
     assert F.conv(x, kernel, **options).shape == (1, *expected, 3)
     assert F.max_pool(x, (4,), **options).shape == (1, *expected, 2)
     assert F.avg_pool(x, (4,), **options).shape == (1, *expected, 2)
+
+
+@pytest.mark.parametrize(
+    "window, channels, options, expected",
+    [
+        ((3,), (4, 6), {}, 3 * 4 * 6 + 6),
+        ((3, 2), (4, 6), {"bias": False}, 3 * 2 * 4 * 6),
+        ((3, 2, 1), (4, 6), {"groups": 2}, 3 * 2 * 2 * 6 + 6),
+        (7, (3, 64), {"bias": False}, 9408),  # an int is a square window: the ResNet stem
+        (5, (1, 6), {}, 156),  # LeNet-5's C1
+        (3, (144, 144), {"groups": 144}, 9 * 144 + 144),
+    ],
+)
+def test_conv_parameter_count_is_the_size_of_the_arrays(window, channels, options, expected):
+    count = F.conv_parameter_count(window, *channels, **options)
+    assert type(count) is int and count == expected
+    channels_in, channels_out = channels
+    layer = nn.Conv(
+        channels_in,
+        channels_out,
+        window,
+        groups=options.get("groups", 1),
+        use_bias=options.get("bias", True),
+        rngs=nnx.Rngs(0),
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param))) == count
 
 
 def test_sizes_are_python_integers():

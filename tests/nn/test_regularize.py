@@ -1,4 +1,4 @@
-"""Dropout and DropPath: their modes, their keys, and batches that are split."""
+"""The random modules: their modes, their keys, and batches that are split."""
 
 from typing import Any
 
@@ -13,16 +13,33 @@ import jaxcnn.functional as F
 from jaxcnn import nn
 from tests.reference import normal
 
-BOTH = pytest.mark.parametrize("make", [nn.Dropout, nn.DropPath])
+
+def drop_block(rate, *, rngs):
+    return nn.DropBlock(rate, 2, rngs=rngs)
+
+
+MODULES = {
+    "Dropout": nn.Dropout,
+    "ChannelDropout": nn.ChannelDropout,
+    "DropBlock": drop_block,
+    "DropPath": nn.DropPath,
+}
+FUNCTIONS = {
+    "Dropout": F.dropout,
+    "ChannelDropout": F.channel_dropout,
+    "DropBlock": lambda key, x, rate: F.drop_block(key, x, rate, 2),
+    "DropPath": F.drop_path,
+}
+EACH = pytest.mark.parametrize("make", MODULES.values(), ids=MODULES)
 
 
 def two_layers(make, rate=0.5):
     return nnx.Sequential(make(rate, rngs=nnx.Rngs(0)), make(rate, rngs=nnx.Rngs(1)))
 
 
-@pytest.mark.parametrize(("make", "function"), [(nn.Dropout, F.dropout), (nn.DropPath, F.drop_path)])
-def test_call_k_is_the_function_of_the_key_folded_with_k(make, function):
-    module = make(0.4, rngs=nnx.Rngs(3))
+@pytest.mark.parametrize("name", MODULES)
+def test_call_k_is_the_function_of_the_key_folded_with_k(name):
+    module, function = MODULES[name](0.4, rngs=nnx.Rngs(3)), FUNCTIONS[name]
     key, x = module.key[...], normal(0, 6, 4, 3, 2)
     for call in range(3):
         expected = function(jax.random.fold_in(key, call), x, 0.4)
@@ -30,7 +47,7 @@ def test_call_k_is_the_function_of_the_key_folded_with_k(make, function):
     assert module.count[...] == 3
 
 
-@BOTH
+@EACH
 def test_state_is_an_rng_key_and_an_rng_count(make):
     module = make(0.4, rngs=nnx.Rngs(dropout=3))
     assert isinstance(module.key, nnx.RngKey) and isinstance(module.count, nnx.RngCount)
@@ -40,7 +57,7 @@ def test_state_is_an_rng_key_and_an_rng_count(make):
     chex.assert_trees_all_equal(module(x), other(x))
 
 
-@BOTH
+@EACH
 def test_evaluation_passes_x_and_counts_nothing(make):
     module, x = make(0.5, rngs=nnx.Rngs(0)), normal(0, 6, 4, 3, 2)
     module.eval()
@@ -50,7 +67,7 @@ def test_evaluation_passes_x_and_counts_nothing(make):
     assert (module(x) == 0).any()
 
 
-@BOTH
+@pytest.mark.parametrize("make", [nn.Dropout, nn.DropPath])
 def test_half_the_values_are_dropped_and_the_mean_stays(make):
     module, x = make(0.5, rngs=nnx.Rngs(0)), np.full((4000, 2), 3.0, np.float32)
     y = module(x)
@@ -58,7 +75,7 @@ def test_half_the_values_are_dropped_and_the_mean_stays(make):
     np.testing.assert_allclose(y.mean(), 3.0, rtol=0.05)
 
 
-@BOTH
+@EACH
 def test_one_key_per_example_makes_a_batch_independent_of_its_split(make):
     model, x = two_layers(make), normal(0, 8, 5, 4, 3)
     keys = jax.random.split(jax.random.key(5), 8)
@@ -72,6 +89,15 @@ def test_one_key_per_example_makes_a_batch_independent_of_its_split(make):
     order = np.array([5, 0, 7, 2])
     nn.set_random_keys(model, keys[order])
     chex.assert_trees_all_equal(model(x[order]), whole[order])
+
+
+def test_set_random_keys_reaches_every_random_module():
+    model = nnx.Sequential(*(make(0.5, rngs=nnx.Rngs(0)) for make in MODULES.values()))
+    nn.set_random_keys(model, jax.random.key(5))
+    layers: Any = model.layers
+    for position, layer in enumerate(layers):
+        expected = jax.random.key_data(jax.random.fold_in(jax.random.key(5), position))
+        chex.assert_trees_all_equal(jax.random.key_data(layer.key[...]), expected)
 
 
 def test_set_random_keys_folds_in_the_position_and_resets_the_count():
@@ -126,13 +152,21 @@ def test_set_random_keys_leaves_a_model_without_randomness_alone():
     chex.assert_trees_all_equal(nnx.to_pure_dict(nnx.state(model)), before)
 
 
-@BOTH
+@pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan"), "0.5"])
-def test_a_rate_that_is_no_probability_is_refused(make, rate, unchecked):
-    with pytest.raises(
-        ValueError, match=rf"^{make.__name__}: rate must be a Python number in \[0, 1\], got "
-    ):
-        make(rate, rngs=nnx.Rngs(0))
+def test_a_rate_that_is_no_probability_is_refused(name, rate, unchecked):
+    with pytest.raises(ValueError, match=rf"^{name}: rate must be a Python number in \[0, 1\], got "):
+        MODULES[name](rate, rngs=nnx.Rngs(0))
+
+
+def test_a_block_that_is_no_window_is_refused(unchecked):
+    wrong: Any = {(0, 2): "at least 1", (1, 2, 3, 4): "1 to 3 ints", "3x3": "1 to 3 ints", 2.0: "1 to 3 ints"}
+    for block, expected in wrong.items():
+        with pytest.raises((ValueError, TypeError), match=f"^DropBlock: block must be .*{expected}, got "):
+            nn.DropBlock(0.1, block, rngs=nnx.Rngs(0))
+    module = nn.DropBlock(0.1, 5, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"^drop_block: block must fit .* \(4, 6\) of x, got \(5, 5\)"):
+        module(normal(0, 2, 4, 6, 3))
 
 
 def test_set_random_keys_refuses_what_is_no_key(unchecked):
