@@ -43,10 +43,10 @@ from jaxcnn.training.metrics import (
 from jaxcnn.training.parallel import DataParallel, data_parallel
 from jaxcnn.training.run import environment, open_run, write_json
 from jaxcnn.training.state import TrainState, create_train_state
-from jaxcnn.training.step import eval_step, multiclass_svm, softmax_cross_entropy, train_step
+from jaxcnn.training.step import eval_step, multiclass_hinge, softmax_cross_entropy, train_step
 
 SCRIPT = "train_classifier"
-LOSSES = {"softmax": softmax_cross_entropy, "svm": multiclass_svm}
+LOSSES = {"softmax": softmax_cross_entropy, "svm": multiclass_hinge}
 
 
 @dataclass(frozen=True)

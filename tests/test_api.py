@@ -15,11 +15,11 @@ FORMULAS = {"conv_parameter_count", "conv_transpose_output_size", "output_size"}
 FUNCTIONAL = FORMULAS | set(
     """
 adaptive_avg_pool adaptive_max_pool autocorrelate avg_pool batch_norm batch_stats channel_dropout conv
-conv_as_matmul conv_transpose convolve cross_correlate deform_conv dense_to_conv depthwise_conv drop_block
-drop_path dropout extract_patches fold_patches global_avg_pool global_max_pool global_response_norm grid_sample
-group_norm instance_norm layer_norm local_response_norm lp_pool max_pool max_unpool multiclass_svm_loss pad
-pixel_shuffle pixel_unshuffle resize rms_norm separable_conv softmax_cross_entropy softmax_focal_loss
-spatial_pyramid_pool standardize_kernel
+conv_as_matmul conv_transpose convolve cross_correlate deform_conv dense_to_conv depthwise_conv
+drop_block drop_path dropout extract_patches fold_patches global_avg_pool global_max_pool
+global_response_norm grid_sample group_norm instance_norm layer_norm local_response_norm lp_pool max_pool
+max_unpool multiclass_svm_loss pad pixel_shuffle pixel_unshuffle resize rms_norm separable_conv
+softmax_cross_entropy softmax_focal_loss spatial_pyramid_pool standardize_kernel
 """.split()
 )
 # The one argument of a function may be given by position, though it is no array and has a default.

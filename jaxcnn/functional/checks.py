@@ -41,6 +41,8 @@ def as_array(function: str, name: str, value: Any) -> jax.Array:
     """The argument as a JAX array; a list is refused, because its dtype would be a guess."""
     if not isinstance(value, AnyArray):
         raise TypeError(f"{function}: {name} must be a JAX or NumPy array, got {type(value).__name__}")
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OSUMm":  # objects, strings and dates
+        raise TypeError(f"{function}: {name} must be an array of numbers, got dtype {value.dtype}")
     return jnp.asarray(value)
 
 

@@ -289,7 +289,7 @@ def conv_transpose(
         (2, 14, 10, 8)
     """
     function = "conv_transpose"
-    x, kernel = _operands(function, x, kernel)
+    x, kernel = as_operands(function, x, kernel)
     groups = as_int(function, "groups", groups, minimum=1)
     *window, channels_out_per_group, channels_in = kernel.shape
     if x.shape[-1] != channels_in:
@@ -303,7 +303,7 @@ def conv_transpose(
             f"for {channels_in} channels"
         )
     channels_out = groups * channels_out_per_group
-    bias = _bias(function, x, bias, channels_out)
+    bias = as_bias(function, x, bias, channels_out)
     transposed = slide_transposed(
         function, x.shape[1:-1], tuple(window), stride, padding, output_padding, dilation
     )
@@ -374,10 +374,10 @@ def _conv(
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> Array:
-    x, kernel = _operands(function, x, kernel)
-    groups = _groups(function, x, kernel, groups)
+    x, kernel = as_operands(function, x, kernel)
+    groups = as_groups(function, x, kernel, groups)
     *window, _, channels_out = kernel.shape
-    bias = _bias(function, x, bias, channels_out)
+    bias = as_bias(function, x, bias, channels_out)
     check_mode(function, "padding_mode", padding_mode)
     if padding_mode == "constant":
         raise ValueError(
@@ -402,7 +402,8 @@ def _conv(
     return y if bias is None else y + bias.astype(y.dtype)
 
 
-def _operands(function: str, x: AnyArray, kernel: AnyArray) -> tuple[Array, Array]:
+def as_operands(function: str, x: AnyArray, kernel: AnyArray) -> tuple[Array, Array]:
+    """The checked images and a kernel of their spatial rank and dtype."""
     kernel = as_floating(function, "kernel", kernel)
     if kernel.ndim - 2 not in SPATIAL_RANKS or 0 in kernel.shape:
         raise ValueError(
@@ -414,7 +415,7 @@ def _operands(function: str, x: AnyArray, kernel: AnyArray) -> tuple[Array, Arra
     return x, kernel
 
 
-def _groups(function: str, x: Array, kernel: Array, groups: SupportsIndex) -> int:
+def as_groups(function: str, x: Array, kernel: Array, groups: SupportsIndex) -> int:
     """The checked groups of a kernel (*window, channels_in // groups, channels_out)."""
     number = as_int(function, "groups", groups, minimum=1)
     channels_in, (channels_per_group, channels_out) = x.shape[-1], kernel.shape[-2:]
@@ -432,7 +433,7 @@ def _groups(function: str, x: Array, kernel: Array, groups: SupportsIndex) -> in
     return number
 
 
-def _bias(function: str, x: Array, bias: AnyArray | None, channels_out: int) -> Array | None:
+def as_bias(function: str, x: Array, bias: AnyArray | None, channels_out: int) -> Array | None:
     """The bias, ready to be added to (batch, *output, channels_out)."""
     if bias is None:
         return None

@@ -19,7 +19,7 @@ from jaxcnn.functional.checks import (
     check_shape,
     widen,
 )
-from jaxcnn.functional.conv import _bias, _groups, _operands
+from jaxcnn.functional.conv import as_bias, as_groups, as_operands
 from jaxcnn.functional.geometry import Padding, slide
 from jaxcnn.functional.sampling import near_image, sample
 
@@ -90,11 +90,11 @@ def deform_conv(
             f"{function}: kernel must have shape (height, width, channels_in // groups, channels_out), "
             f"got {kernel.shape}"
         )
-    x, kernel = _operands(function, x, kernel)
-    groups = _groups(function, x, kernel, groups)
+    x, kernel = as_operands(function, x, kernel)
+    groups = as_groups(function, x, kernel, groups)
     *window, channels_per_group, channels_out = kernel.shape
     taps, channels = math.prod(window), x.shape[-1]
-    bias = _bias(function, x, bias, channels_out)
+    bias = as_bias(function, x, bias, channels_out)
     sliding = slide(function, x.shape[1:-1], tuple(window), stride, padding, dilation)
 
     offset = as_floating(function, "offset", offset)

@@ -25,7 +25,7 @@ from jaxcnn.functional.checks import (
     widen,
     window_of,
 )
-from jaxcnn.functional.conv import _bias, _operands
+from jaxcnn.functional.conv import as_bias, as_operands
 from jaxcnn.functional.geometry import Padding, Slide, slide
 
 
@@ -186,14 +186,14 @@ def conv_as_matmul(
         True
     """
     function = "conv_as_matmul"
-    x, kernel = _operands(function, x, kernel)
+    x, kernel = as_operands(function, x, kernel)
     *window, channels_in, channels_out = kernel.shape
     if x.shape[-1] != channels_in:
         raise ValueError(
             f"{function}: kernel must have shape (*window, channels_in, channels_out) with the "
             f"{x.shape[-1]} channels of x {x.shape}, got {kernel.shape}"
         )
-    bias = _bias(function, x, bias, channels_out)
+    bias = as_bias(function, x, bias, channels_out)
     patches = _extract(x, slide(function, x.shape[1:-1], tuple(window), stride, padding, dilation))
     y = jnp.matmul(
         patches,
@@ -229,8 +229,9 @@ def dense_to_conv(
 
     Reference:
         Long, Shelhamer and Darrell, "Fully Convolutional Networks for Semantic Segmentation", 2015, section
-        3.1. The weight of torch.nn.Linear after torch.flatten has the channels first; see
-        `pretrained`.
+        3.1. The weight of a torch.nn.Linear behind torch.flatten has the channels first: a kernel of conv is
+        weight.reshape(channels_out, channels, *input_size) with its first two axes moved to the end, in
+        reverse order.
 
     Example:
         A classifier for 4 x 6 maps runs on a map of 5 x 8, at 2 x 3 positions:

@@ -9,9 +9,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxcnn.functional.checks import AnyArray, PerAxis, as_int, per_axis
+from jaxcnn.functional.checks import AnyArray, PerAxis, as_int, canonical_window, per_axis
 from jaxcnn.functional.geometry import Padding
-from jaxcnn.nn.conv import Conv, Initializer, canonical_window
+from jaxcnn.nn.conv import Conv, Initializer
 from jaxcnn.nn.norm import BatchNorm
 from jaxcnn.nn.regularize import DropPath
 

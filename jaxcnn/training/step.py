@@ -20,14 +20,15 @@ Loss = Callable[[Float[Array, "batch classes"], Float[Array, "batch classes"]], 
 softmax_cross_entropy: Loss = optax.losses.softmax_cross_entropy
 
 
-def multiclass_svm(
+def multiclass_hinge(
     logits: Float[AnyArray, "batch classes"], target: Float[AnyArray, "batch classes"]
 ) -> Float[Array, " batch"]:
-    """The multiclass support vector machine's hinge loss.
+    """The multiclass support vector machine's hinge loss with the largest rival, for soft targets too.
 
         loss = sum_y target_y * (max_j (logits_j + [j != y]) - logits_y)
 
     For a one-hot target that is the loss of its class, for a soft one (mixup, smoothing) the mean over it.
+    The courses sum over all rivals instead: `jaxcnn.functional.multiclass_svm_loss`.
 
     Args:
         logits: the scores, (batch, classes).
@@ -40,7 +41,7 @@ def multiclass_svm(
     machines, JMLR 2001; for one-hot targets optax.losses.multiclass_hinge_loss.
 
     Example:
-        >>> multiclass_svm(jnp.array([[2.0, 0.5, 1.5]]), jnp.array([[1.0, 0.0, 0.0]]))
+        >>> multiclass_hinge(jnp.array([[2.0, 0.5, 1.5]]), jnp.array([[1.0, 0.0, 0.0]]))
         Array([0.5], dtype=float32)
     """
     # The rival of a class is the best of the others: the second best for the best, the best for the rest.

@@ -10,6 +10,7 @@ import pytest
 
 import jaxcnn.functional
 from tests import reference
+from tests.calls import CALLS, NAMES
 
 F: Any = jaxcnn.functional  # wrong types are the point here
 
@@ -137,6 +138,8 @@ TABLE = {
     "conv, a list for x": (bind(F.conv), [[[[1.0]]], k2], "conv: x .*array.*list"),
     "conv, a list for the kernel": (bind(F.conv), [x2, [[1.0]]], "conv: kernel .*array.*list"),
     "conv, a number for the bias": (bind(F.conv, 1.0), [x2, k2], "conv: bias .*array.*float"),
+    "conv, an array of strings": (lambda k: F.conv(np.array([["cat"]]), k), [k2], "conv: x .*numbers.*<U3"),
+    "conv, a random key": (lambda k: F.conv(jax.random.key(0), k), [k2], "conv: x .*float.*key"),
     "conv, None for x": (lambda k: F.conv(None, k), [k2], "conv: x .*array.*None"),
     "depthwise_conv, channels of x do not divide": (
         bind(F.depthwise_conv),
@@ -1209,6 +1212,27 @@ def test_wrong_input_names_function_argument_value_and_expectation(unchecked, tr
     message = str(error.value)
     assert "\n" not in message and len(message) < 400
     assert type(error.value) in (ValueError, TypeError)
+
+
+WRONG_ARRAYS = {
+    "a list": lambda array: array.tolist(),
+    "integers": lambda array: array.astype(np.int32),
+    "complex": lambda array: array.astype(np.complex64),
+    "strings": lambda array: array.astype(str),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_ARRAYS)
+@pytest.mark.parametrize("entry", CALLS)
+def test_every_array_argument_is_checked(unchecked, entry, wrong):
+    if entry == "pad" and wrong in ("integers", "complex"):
+        return  # pad takes any numbers
+    function, arrays, _ = CALLS[entry]
+    arrays = [array.astype(np.float32) for array in arrays]
+    for place, array in enumerate(arrays):
+        others = [WRONG_ARRAYS[wrong](array) if i == place else a for i, a in enumerate(arrays)]
+        with pytest.raises(TypeError, match=rf"^{NAMES[entry]}: \w+ .*(array|floating)"):
+            function(*others)
 
 
 def test_numpy_arrays_are_arrays(unchecked):

@@ -218,7 +218,7 @@ def col2im(a, columns, image_shape, block_shape):
 
 
 def grid_sample(a, x, grid):
-    method = {"linear": "bilinear", "cubic": "bicubic"}.get(a.mode or "linear", a.mode)
+    method = {"linear": "bilinear", "cubic": "bicubic", "nearest": "nearest"}[a.mode or "linear"]
     options: dict[str, Any] = {
         "padding_mode": a.padding_mode or "zeros",
         "align_corners": bool(a.align_corners),

@@ -22,6 +22,7 @@ import jaxcnn.functional as F
 
 torch = pytest.importorskip("torch", reason="torch is an optional oracle")
 TF = torch.nn.functional
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
 # Largest error, as a part of the largest number in the answer; a gradient sums more terms than its function.
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5, "bfloat16": 3e-2, "float16": 4e-3}
@@ -73,18 +74,24 @@ class Draw:
         return dict(zip(("window", "stride", "dilation", "padding"), zip(*axes, strict=True), strict=True))
 
 
+# PyTorch meets contiguous tensors alone: with others its 2.13 refuses some gradients of conv_transpose and
+# gets those of instance_norm wrong.
+
+
 def first(x):
     """Channels last to channels first, for a torch tensor."""
-    return x.movedim(-1, 1)
+    return x.movedim(-1, 1).contiguous()
 
 
 def last(y):
+    if y.requires_grad:
+        y.register_hook(lambda gradient: gradient.contiguous())
     return y.movedim(1, -1)
 
 
 def weight(kernel):
     """(*window, in, out) -> (out, in, *window), for a torch tensor."""
-    return kernel.movedim((-1, -2), (0, 1))
+    return kernel.movedim((-1, -2), (0, 1)).contiguous()
 
 
 def by_rank(name: str, rank: int) -> Any:
@@ -350,16 +357,9 @@ def group_norm(d: Draw) -> Case:
 def instance_norm(d: Draw) -> Case:
     x = d.images(d.rank(), d.integer(1, 3))
     channels = x.shape[-1]
-
-    def theirs(x, scale, bias):
-        y = TF.instance_norm(first(x), weight=scale, bias=bias, eps=1e-3)
-        # PyTorch 2.13 returns a wrong gradient where the one it is given is not contiguous.
-        y.register_hook(lambda gradient: gradient.contiguous())
-        return last(y)
-
     return Case(
         lambda x, scale, bias: F.instance_norm(x, scale, bias, eps=1e-3),
-        theirs,
+        lambda x, scale, bias: last(TF.instance_norm(first(x), weight=scale, bias=bias, eps=1e-3)),
         (x, d.normal(channels), d.normal(channels)),
     )
 
@@ -409,7 +409,8 @@ def resize(d: Draw) -> Case:
     options: dict[str, bool] = {}
     if method in ("bilinear", "bicubic"):
         options["align_corners"] = d.one_of(True, False)
-        options["antialias"] = rank == 2 and d.one_of(True, False)
+        # PyTorch's antialias to a size of 1 gives zeros where the other axis changes too.
+        options["antialias"] = rank == 2 and min(size) > 1 and d.one_of(True, False)
     linear = {1: "linear", 2: "bilinear", 3: "trilinear"}
     names = {"bilinear": linear[rank], "nearest_exact": "nearest-exact"}
     return Case(
@@ -421,7 +422,7 @@ def resize(d: Draw) -> Case:
 
 def resize_by_a_scale(d: Draw) -> Case:
     rank = d.one_of(1, 2)
-    x = d.images(rank, d.integer(1, 2), low=2)
+    x = d.images(rank, d.integer(1, 2), low=4)  # a size that a scale leaves as it is PyTorch copies, at times
     scale = tuple(d.one_of(0.6, 0.75, 1.3, 1.7, 2.0, 2.5) for _ in range(rank))
     size = tuple(int(n * s) for n, s in zip(x.shape[1:-1], scale, strict=True))
     method = d.one_of("nearest", "nearest_exact", "bilinear")

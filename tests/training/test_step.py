@@ -12,7 +12,7 @@ from flax import nnx
 
 from jaxcnn.nn import set_random_keys
 from jaxcnn.training.state import create_train_state
-from jaxcnn.training.step import eval_step, multiclass_svm, softmax_cross_entropy, train_step
+from jaxcnn.training.step import eval_step, multiclass_hinge, softmax_cross_entropy, train_step
 
 
 def softmax(z):
@@ -139,7 +139,7 @@ def test_eager_and_jitted_steps_agree_and_keep_the_dtypes(small_net, make_batch,
         train_step,
         merge=merge,
         optimizer=optimizer,
-        loss=multiclass_svm,
+        loss=multiclass_hinge,
         set_random_keys=set_random_keys,
     )
     batch = jax.tree.map(jnp.asarray, make_batch(4))
@@ -174,17 +174,17 @@ def test_evaluation_sums_over_the_marked_examples_only(bound, make_batch):
     np.testing.assert_allclose(outputs["probability"][mask], probability.max(-1)[mask], rtol=1e-5)
 
 
-def test_multiclass_svm_equals_the_definition():
+def test_multiclass_hinge_equals_the_definition():
     random = np.random.default_rng(0)
     logits, target = random.normal(size=(9, 4)), random.dirichlet(np.ones(4), 9)
     target[:3] = np.eye(4)[:3]  # one-hot and soft targets
     hinge = [[max(z[j] + (j != y) for j in range(4)) - z[y] for y in range(4)] for z in logits]
     expected = (target * hinge).sum(axis=1)
-    actual = multiclass_svm(jnp.asarray(logits, jnp.float32), jnp.asarray(target, jnp.float32))
+    actual = multiclass_hinge(jnp.asarray(logits, jnp.float32), jnp.asarray(target, jnp.float32))
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("loss", [multiclass_svm, softmax_cross_entropy])
+@pytest.mark.parametrize("loss", [multiclass_hinge, softmax_cross_entropy])
 def test_losses_have_their_numerical_gradients(loss):
     random = np.random.default_rng(1)
     logits = jnp.asarray(3 * random.normal(size=(5, 4)), jnp.float32)
