@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
-from jaxcnn.functional.checks import AnyArray, PerAxis, as_images, widen, window_of
+from jaxcnn.functional.checks import AnyArray, PerAxis, as_bool, as_images_and_window, widen
 from jaxcnn.functional.pool import first_largest, read_taps
 
 
@@ -47,7 +47,7 @@ def adaptive_avg_pool(
         >>> adaptive_avg_pool(x, (3,))[0, :, 0].tolist()
         [0.5, 2.0, 3.5]
     """
-    x, size = _sized("adaptive_avg_pool", x, output_size)
+    x, size = as_images_and_window("adaptive_avg_pool", x, output_size, name="output_size")
     y = widen(x)
     for axis, outputs in enumerate(size, 1):
         table, inside = _bins(y.shape[axis], outputs)
@@ -110,7 +110,8 @@ def adaptive_max_pool(
         >>> adaptive_max_pool(x, (3,))[0, :, 0].tolist()
         [1.0, 3.0, 4.0]
     """
-    x, size = _sized("adaptive_max_pool", x, output_size)
+    as_bool("adaptive_max_pool", "return_indices", return_indices)
+    x, size = as_images_and_window("adaptive_max_pool", x, output_size, name="output_size")
     result = first_largest(x, [_bins(n, outputs)[0] for n, outputs in zip(x.shape[1:-1], size, strict=True)])
     return result if return_indices else result[0]
 
@@ -149,7 +150,7 @@ def spatial_pyramid_pool(
     """
     function = "spatial_pyramid_pool"
     checked = [
-        _sized(function, x, level, name=f"levels[{position}]")
+        as_images_and_window(function, x, level, name=f"levels[{position}]")
         for position, level in enumerate(as_levels(function, levels))
     ]
     grids = [adaptive_max_pool(images, size) for images, size in checked]
@@ -158,19 +159,12 @@ def spatial_pyramid_pool(
 
 def as_levels(function: str, levels: Any) -> tuple[PerAxis, ...]:
     """The argument as a tuple of at least one level, the levels themselves unchecked."""
-    if isinstance(levels, str) or not isinstance(levels, (Sequence, np.ndarray)):
+    levels = levels.tolist() if isinstance(levels, np.ndarray) else levels
+    if isinstance(levels, str) or not isinstance(levels, Sequence):
         raise TypeError(f"{function}: levels must be a sequence of ints or of tuples of ints, got {levels!r}")
     if not len(levels):
         raise ValueError(f"{function}: levels must hold at least one level, got {levels!r}")
     return tuple(levels)
-
-
-def _sized(
-    function: str, x: AnyArray, output_size: PerAxis, *, name: str = "output_size"
-) -> tuple[Array, tuple[int, ...]]:
-    """The checked images and the size of the grid, one int per spatial axis."""
-    size = window_of(function, x, output_size, name=name)
-    return as_images(function, x, len(size), because=f" (those of {name} {size})"), size
 
 
 def _bins(size: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:

@@ -30,20 +30,32 @@ def as_floating(function: str, name: str, value: Any) -> jax.Array:
     """The argument as a JAX array of a floating dtype."""
     array = as_array(function, name, value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(
-            f"{function}: {name} must have a floating dtype, got {array.dtype}; "
-            f"convert it first, for images {name}.astype(jnp.float32) / 255"
-        )
+        images = name == "x" and jnp.issubdtype(array.dtype, jnp.integer)
+        hint = "; convert it first, for images x.astype(jnp.float32) / 255" if images else ""
+        raise TypeError(f"{function}: {name} must have a floating dtype, got {array.dtype}{hint}")
+    if array.dtype.itemsize < 2:  # without an inf or without half of the numbers that the functions need
+        raise TypeError(f"{function}: {name} must have at least 16 bits an element, got {array.dtype}")
     return array
 
 
 def as_array(function: str, name: str, value: Any) -> jax.Array:
     """The argument as a JAX array; a list is refused, because its dtype would be a guess."""
     if not isinstance(value, AnyArray):
-        raise TypeError(f"{function}: {name} must be a JAX or NumPy array, got {type(value).__name__}")
-    if isinstance(value, np.ndarray) and value.dtype.kind in "OSUMm":  # objects, strings and dates
-        raise TypeError(f"{function}: {name} must be an array of numbers, got dtype {value.dtype}")
+        hint = f"; its array is {name}[...]" if hasattr(value, "get_value") else ""  # a variable of Flax
+        raise TypeError(f"{function}: {name} must be a JAX or NumPy array, got {type(value).__name__}{hint}")
+    if isinstance(value, np.ndarray) and (value.dtype.kind in "OSUMm" or not value.dtype.isnative):
+        raise TypeError(
+            f"{function}: {name} must be an array of numbers that JAX has, got dtype {value.dtype}"
+        )
     return jnp.asarray(value)
+
+
+def as_images_and_window(
+    function: str, x: Any, window: Any, *, name: str = "window"
+) -> tuple[jax.Array, tuple[int, ...]]:
+    """`x` as images with as many spatial axes as the window, or size, has; see `window_of`."""
+    window = window_of(function, x, window, name=name)
+    return as_images(function, x, len(window), because=f" (those of {name} {window})"), window
 
 
 def as_images(function: str, x: Any, spatial_rank: int | None = None, *, because: str = "") -> jax.Array:
@@ -91,20 +103,29 @@ def check_shape(function: str, name: str, array: jax.Array, expected: tuple[int,
         raise ValueError(f"{function}: {name} must have shape {expected} ({meaning}), got {array.shape}")
 
 
-def as_int(function: str, name: str, value: Any, *, minimum: int) -> int:
-    """The argument as an int of at least `minimum`."""
+def as_bool(function: str, name: str, value: Any) -> bool:
+    """The argument as a bool: neither a word, which would be true, nor known at run time alone."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{function}: {name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def as_int(function: str, name: str, value: Any, *, minimum: int, maximum: int | None = None) -> int:
+    """The argument as an int of at least `minimum` and at most `maximum`."""
     number = _int_or_none(value)
     if number is None:
         raise TypeError(f"{function}: {name} must be an int, got {value!r}")
     if number < minimum:
         raise ValueError(f"{function}: {name} must be at least {minimum}, got {number}")
+    if maximum is not None and number > maximum:
+        raise ValueError(f"{function}: {name} must be at most {maximum}, got {number}")
     return number
 
 
 def per_axis(function: str, name: str, value: Any, rank: int, *, minimum: int) -> tuple[int, ...]:
     """One int for each of `rank` spatial axes, from an int (all the same) or a sequence of that length."""
     number = _int_or_none(value)
-    numbers: list[int | None] = [number] * rank if number is not None else _ints_or_nones(value)
+    numbers: list[int | None] = [number] * rank if number is not None else ints_or_nones(value)
     if len(numbers) != rank or None in numbers:
         raise (ValueError if numbers and None not in numbers else TypeError)(
             f"{function}: {name} must be an int or a tuple of {rank} ints (one per spatial axis), "
@@ -126,18 +147,18 @@ def window_of(function: str, x: Any, window: Any, *, name: str = "window", of: s
                 f"{function}: {name} must be a tuple with one int per spatial axis, unless {of} is a 4-D "
                 f"batch of images, got {name}={window} for {of} of shape {shape}{hint}"
             )
-        window = (window, window)
-    rank = len(_ints_or_nones(window))
-    if rank not in SPATIAL_RANKS:
-        raise ValueError(f"{function}: {name} must be an int or a tuple of 1 to 3 ints, got {window!r}")
-    return per_axis(function, name, window, rank, minimum=1)
+    return canonical_window(function, window, name=name)
 
 
 def canonical_window(function: str, window: Any, *, name: str = "window") -> tuple[int, ...]:
     """A window as a tuple of 1 to 3 ints, where no `x` is there to ask: an int means two spatial axes."""
-    rank = 2 if _int_or_none(window) is not None else len(_ints_or_nones(window))
+    numbers = ints_or_nones(window)
+    rank = 2 if _int_or_none(window) is not None else len(numbers)
     if rank not in SPATIAL_RANKS:
-        raise ValueError(f"{function}: {name} must be an int or a tuple of 1 to 3 ints, got {window!r}")
+        counted = isinstance(window, Sequence) and not isinstance(window, str)
+        raise (ValueError if counted else TypeError)(
+            f"{function}: {name} must be an int or a tuple of 1 to 3 ints, got {window!r}"
+        )
     return per_axis(function, name, window, rank, minimum=1)
 
 
@@ -181,18 +202,23 @@ def check_number(
 
 def as_floating_dtype(owner: str, dtype: DTypeLike) -> jnp.dtype:
     """The dtype to compute in."""
-    if not jnp.issubdtype(dtype, jnp.floating):
+    try:
+        known = jnp.dtype(dtype)
+    except TypeError:
+        known = None
+    if known is None or not jnp.issubdtype(known, jnp.floating):
         raise TypeError(f"{owner}: dtype must be a floating dtype or None, got {dtype!r}")
-    return jnp.dtype(dtype)
+    return known
 
 
 def check_eps(function: str, eps: Any) -> None:
-    """Refuse an eps that would let a constant input divide by zero."""
-    if not isinstance(eps, (int, float, np.number)):
+    """Refuse an eps that would let a constant input divide by zero, rounded to float32 too."""
+    if not isinstance(eps, (int, float, np.number)) or isinstance(eps, bool):
         raise TypeError(f"{function}: eps must be a Python number, got {eps!r}")
-    if not 0.0 < eps < float("inf"):
+    if not np.finfo(np.float32).tiny <= eps < float("inf"):
         raise ValueError(
-            f"{function}: eps must be a positive number (a constant input has variance 0), got {eps!r}"
+            f"{function}: eps must be a positive number (a constant input has variance 0) that float32 "
+            f"holds, got {eps!r}"
         )
 
 
@@ -205,7 +231,10 @@ def _int_or_none(value: Any) -> int | None:
         return None
 
 
-def _ints_or_nones(value: Any) -> list[int | None]:
-    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
+def ints_or_nones(value: Any) -> list[int | None]:
+    """The elements of a sequence, None for one that is no int; nothing for what is no sequence."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         return []
     return [_int_or_none(element) for element in value]

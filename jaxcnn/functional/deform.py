@@ -46,7 +46,7 @@ def deform_conv(
         p(b, i, g, t) = i * stride + t * dilation - low + offset[b, i, g, t]
 
     for the two-dimensional i, t and p, where x between its elements is interpolated linearly along both
-    axes and is 0 outside. Without offset and mask it is `conv`.
+    axes and is 0 outside. With offsets of 0 and no mask it is `conv`.
 
     Args:
         x: images (batch, height, width, channels_in).

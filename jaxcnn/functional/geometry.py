@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, SupportsIndex, TypeGuard, overload
 
 import numpy as np
 
-from jaxcnn.functional.checks import PerAxis, as_int, canonical_window, per_axis
+from jaxcnn.functional.checks import PerAxis, as_bool, as_int, canonical_window, per_axis
 
 Padding = SupportsIndex | str | Sequence[SupportsIndex] | Sequence[tuple[SupportsIndex, SupportsIndex]]
 """An int, "SAME", "SAME_LOWER", "VALID", "CAUSAL", a tuple of ints or a tuple of (low, high) pairs."""
@@ -48,12 +48,10 @@ class Slide(NamedTuple):
             (low, high + over) for (low, high), over in zip(self.padding, self.overhang, strict=True)
         )
 
-    def slices(self, tap: tuple[int, ...]) -> list[slice]:
-        """Where one tap of all windows reads the input padded by `reading`."""
-        return [
-            slice(t * d, t * d + (n - 1) * s + 1, s)
-            for t, d, n, s in zip(tap, self.dilation, self.output, self.stride, strict=True)
-        ]
+    def read_by(self, tap: int, axis: int) -> slice:
+        """Where one tap of all windows reads an axis of the padded input."""
+        first = tap * self.dilation[axis]
+        return slice(first, first + (self.output[axis] - 1) * self.stride[axis] + 1, self.stride[axis])
 
     def positions(self, axis: int) -> np.ndarray:
         """What each window's taps read on one axis: (output, window) positions in the input, unpadded."""
@@ -242,7 +240,8 @@ def conv_parameter_count(
             f"{function}: groups must divide channels_in and channels_out, got groups={groups} for "
             f"{channels_in} and {channels_out} channels"
         )
-    return math.prod(taps) * (channels_in // groups) * channels_out + bool(bias) * channels_out
+    weights = math.prod(taps) * (channels_in // groups) * channels_out
+    return weights + channels_out if as_bool(function, "bias", bias) else weights
 
 
 def slide(
@@ -259,7 +258,7 @@ def slide(
     """Check the options of a sliding window and give its padding and output size on every axis."""
     rank = len(size)
     window, stride, dilation = _window_options(function, rank, window, stride, dilation)
-    if ceil_mode and isinstance(padding, str):
+    if as_bool(function, "ceil_mode", ceil_mode) and isinstance(padding, str):
         raise ValueError(
             f"{function}: ceil_mode=True needs padding as ints, got padding={padding!r}, which already "
             "decides the output size"
@@ -269,13 +268,14 @@ def slide(
     for axis in range(rank):
         (low, high), step, reach = pairs[axis], stride[axis], _reach(window[axis], dilation[axis])
         room = low + size[axis] + high - reach
-        if room < 0:
+        # With ceil_mode a single window may reach beyond the padding, as the last of many does.
+        if room < 0 and not (ceil_mode and room > -step):
             raise ValueError(
                 f"{function}: window {window} with dilation {dilation} reaches over {reach} elements of "
                 f"spatial axis {axis}, more than the {low + size[axis] + high} of the padded input "
                 f"(size {size[axis]}, padding {(low, high)})"
             )
-        if exact and room % step:
+        if as_bool(function, "exact", exact) and room % step:
             raise ValueError(
                 f"{function}: exact=True needs a stride that divides size + padding - reach, "
                 f"got stride {step} for {size[axis]} + {low + high} - {reach} = {room} on spatial axis {axis}"
@@ -286,6 +286,22 @@ def slide(
         outputs.append(output)
         overhangs.append(max((output - 1) * step - room, 0))
     return Slide(window, stride, dilation, pairs, tuple(outputs), tuple(overhangs))
+
+
+def slide_anywhere(
+    function: str,
+    window: PerAxis,
+    stride: PerAxis,
+    padding: Padding,
+    dilation: PerAxis,
+    *,
+    ceil_mode: bool = False,
+) -> Slide:
+    """`slide` where no input is there yet: over the smallest one that the window fits into."""
+    window = canonical_window(function, window)
+    dilation = per_axis(function, "dilation", dilation, len(window), minimum=1)
+    size = tuple(_reach(w, d) for w, d in zip(window, dilation, strict=True))
+    return slide(function, size, window, stride, padding, dilation, ceil_mode=ceil_mode)
 
 
 def slide_transposed(

@@ -36,8 +36,9 @@ def softmax_cross_entropy(
         labels: (batch, *spatial) of ints from 0 to classes - 1; no spatial axes for one label per example.
         smoothing: what the target moves from the label to all classes evenly, in [0, 1].
         ignore_label: a label that does not count; its logits meet no loss and no gradient, whatever they are.
-        weights: of the shape of labels, or (batch,) for one per example; not negative. 1 by default. Weights
-            of the classes, as torch takes them, are class_weights[labels] here.
+        weights: of the shape of labels, or (batch,) for one per example; not negative, 1 by
+            default. Where it is 0 neither label nor logits count. PyTorch's weight of the classes is
+            class_weights[labels] here, without smoothing.
 
     Returns:
         The mean over the labels that count, a scalar of float32 or wider; 0 if none does. A label outside
@@ -50,8 +51,8 @@ def softmax_cross_entropy(
 
     Reference:
         torch.nn.functional.cross_entropy with label_smoothing and ignore_index (nan there if no label
-        counts); Szegedy et al., "Rethinking
-        the Inception Architecture for Computer Vision", 2016, section 7, for the smoothing.
+        counts); Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016, section 7,
+        for the smoothing.
 
     Example:
         >>> logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
@@ -215,12 +216,14 @@ def _mean_over_labels(
     labels = _as_labels(function, name, labels, logits)
     weights = _as_weights(function, weights, labels, logits)
 
+    counts = weights != 0
     if ignore_label is not None:
-        counts = labels != as_int(function, "ignore_label", ignore_label, minimum=-(2**31))
-        # The logits are replaced too, so that an inf or nan there reaches no gradient.
-        logits = jnp.where(counts[..., None], logits, 0)
-        labels = jnp.where(counts, labels, 0)
-        weights = jnp.where(counts, weights, 0)
+        ignored = as_int(function, "ignore_label", ignore_label, minimum=-(2**31), maximum=2**31 - 1)
+        counts &= labels != ignored
+    # What does not count is replaced, so that an inf or nan there reaches no gradient.
+    logits = jnp.where(counts[..., None], logits, 0)
+    labels = jnp.where(counts, labels, 0)
+    weights = jnp.where(counts, weights, 0)
     is_class = (labels >= 0) & (labels < logits.shape[-1])
     # As a factor, and not by jnp.where, a nan reaches the gradient too.
     losses = each(logits, jnp.where(is_class, labels, 0)) * jnp.where(is_class, 1, jnp.nan)
@@ -236,9 +239,14 @@ def _as_labels(function: str, name: str, labels: AnyArray, logits: Array) -> Arr
         hint = "; one-hot or soft targets are for optax.losses.softmax_cross_entropy" if soft else ""
         raise TypeError(f"{function}: labels must be an array of integers, got {came}{hint}")
     if labels.shape != logits.shape[:-1]:
+        hint = ""
+        if labels.shape == logits.shape:
+            hint = "; one-hot targets are for optax.losses.softmax_cross_entropy"
+        elif logits.shape[:1] + logits.shape[2:] == labels.shape:
+            hint = f"; {name} has its classes last"
         raise ValueError(
             f"{function}: labels must have shape {logits.shape[:-1]} ({name} without its classes), "
-            f"got {labels.shape}"
+            f"got {labels.shape}{hint}"
         )
     labels = jnp.asarray(labels)
     return labels if labels.dtype == jnp.int64 else labels.astype(jnp.int32)

@@ -8,6 +8,7 @@ standard deviation; so does a plain sum of many large values.
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,7 @@ from jaxcnn.functional.checks import (
     as_int,
     check_eps,
     check_shape,
+    ints_or_nones,
     widen,
 )
 
@@ -63,7 +65,7 @@ def batch_stats(
     function = "batch_stats"
     x = _as_features(function, x)
     size = math.prod(x.shape[:-1])
-    devices = 1 if axis_name is None else lax.axis_size(axis_name)
+    devices = 1 if axis_name is None else _devices(function, axis_name)
     if size * devices < 2:
         raise ValueError(
             f"{function}: x must have more than one value per channel, got shape {x.shape}, that is {size}"
@@ -137,11 +139,9 @@ def batch_norm(
     function = "batch_norm"
     x = _as_features(function, x)
     check_eps(function, eps)
-    given = {
-        name: per_channel(function, name, value, x)
-        for name, value in {"mean": mean, "var": var, "scale": scale, "bias": bias}.items()
-        if value is not None
-    }
+    optional = {name: value for name, value in {"scale": scale, "bias": bias}.items() if value is not None}
+    arguments = {"mean": mean, "var": var} | optional
+    given = {name: per_channel(function, name, value, x) for name, value in arguments.items()}
     # Cast by hand: strict promotion refuses to mix the dtypes of x and of wider statistics.
     dtype = np.result_type(*(widen(value).dtype for value in (x, *given.values())))
     given = {name: value.astype(dtype) for name, value in given.items()}
@@ -390,6 +390,16 @@ def _group_norm(
     return _affine(standardized.reshape(x.shape), scale, bias, x)
 
 
+def _devices(function: str, axis_name: Any) -> int:
+    try:
+        return lax.axis_size(axis_name)
+    except (NameError, TypeError, ValueError):
+        raise ValueError(
+            f"{function}: axis_name must be the name of an axis that a surrounding pmap, vmap or shard_map "
+            f"maps over, got {axis_name!r}"
+        ) from None
+
+
 def _standardize(x: Array, axes: tuple[int, ...], eps: float) -> Array:
     """(x - mean) / sqrt(var + eps) over the axes, in float32 or wider."""
     pivot = lax.stop_gradient(
@@ -441,10 +451,10 @@ def per_channel(function: str, name: str, value: AnyArray, x: Array) -> Array:
 
 
 def _normalized_axes(function: str, axes: int | Sequence[int], x: Array) -> tuple[int, ...]:
-    given = np.atleast_1d(np.asarray(axes))
-    if given.dtype.kind != "i" or not all(-x.ndim <= axis < x.ndim for axis in given):
+    given = ints_or_nones(axes) or ints_or_nones([axes])
+    if not all(axis is not None and -x.ndim <= axis < x.ndim for axis in given):
         raise ValueError(f"{function}: axes must be axes of x {x.shape}, got {axes!r}")
-    normalized = sorted({int(axis) % x.ndim for axis in given})
-    if len(normalized) != given.size or 0 in normalized:
+    normalized = sorted({axis % x.ndim for axis in given if axis is not None})
+    if len(normalized) != len(given) or 0 in normalized:
         raise ValueError(f"{function}: axes must be distinct and leave out the batch axis 0, got {axes!r}")
     return tuple(normalized)

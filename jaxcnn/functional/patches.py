@@ -10,7 +10,6 @@ from typing import SupportsIndex
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -20,7 +19,8 @@ from jaxcnn.functional.checks import (
     AnyArray,
     PerAxis,
     as_floating,
-    as_images,
+    as_images_and_window,
+    ints_or_nones,
     per_axis,
     widen,
     window_of,
@@ -72,8 +72,7 @@ def extract_patches(
         [[0.0, 1.0, 3.0, 4.0], [1.0, 2.0, 4.0, 5.0]]
     """
     function = "extract_patches"
-    window = window_of(function, x, window)
-    x = as_images(function, x, len(window), because=f" (those of window {window})")
+    x, window = as_images_and_window(function, x, window)
     return _extract(x, slide(function, x.shape[1:-1], window, stride, padding, dilation))
 
 
@@ -249,7 +248,7 @@ def dense_to_conv(
     """
     function = "dense_to_conv"
     kernel = as_floating(function, "kernel", kernel)
-    rank = len(input_size) if isinstance(input_size, (Sequence, np.ndarray)) else 0
+    rank = len(ints_or_nones(input_size))
     if rank not in SPATIAL_RANKS:
         raise TypeError(f"{function}: input_size must be a tuple of 1 to 3 ints, got {input_size!r}")
     size = per_axis(function, "input_size", input_size, rank, minimum=1)
@@ -262,6 +261,9 @@ def dense_to_conv(
 
 
 def _extract(x: Array, sliding: Slide) -> Array:
-    padded = jnp.pad(x, ((0, 0), *sliding.padding, (0, 0)))
-    taps = [padded[:, *sliding.slices(tap)] for tap in np.ndindex(sliding.window)]
-    return jnp.concatenate(taps, axis=-1)
+    """One spatial axis after the other: as many slices as the sum of the window, not its product."""
+    y = jnp.pad(x, ((0, 0), *sliding.padding, (0, 0)))
+    for axis, taps in enumerate(sliding.window):
+        read = [y[(slice(None),) * (1 + axis) + (sliding.read_by(tap, axis),)] for tap in range(taps)]
+        y = jnp.stack(read, axis=-2)  # (batch, outputs so far, sizes to come, taps so far, channels)
+    return y.reshape(x.shape[0], *sliding.output, math.prod(sliding.window) * x.shape[-1])

@@ -15,10 +15,11 @@ from jaxcnn.functional.checks import (
     AnyArray,
     PerAxis,
     as_array,
+    as_bool,
     as_images,
+    as_images_and_window,
     check_shape,
     widen,
-    window_of,
 )
 from jaxcnn.functional.geometry import Padding, Slide, slide
 
@@ -101,6 +102,7 @@ def max_pool(
         >>> indices[0, ..., 0].tolist()
         [[0, 2]]
     """
+    as_bool("max_pool", "return_indices", return_indices)
     x, sliding = _windows("max_pool", x, window, stride, padding, dilation, ceil_mode)
     if return_indices or any(step > 1 for step in sliding.dilation):
         # JAX differentiates no reduce_window over (value, position) pairs, and no maximum of dilated windows.
@@ -160,6 +162,7 @@ def avg_pool(
         >>> avg_pool(x, 2)[0, ..., 0].tolist()
         [[2.5, 4.5]]
     """
+    as_bool("avg_pool", "count_include_pad", count_include_pad)
     x, sliding = _windows("avg_pool", x, window, stride, padding, dilation, ceil_mode)
     wide = widen(x)
     sums = lax.reduce_window(wide, np.zeros((), wide.dtype), lax.add, **_reduce_window_options(sliding))
@@ -266,8 +269,7 @@ def max_unpool(
         [[0.0, 1.0, 0.0, 3.0], [0.0, 5.0, 0.0, 7.0], [0.0, 9.0, 0.0, 11.0]]
     """
     function = "max_unpool"
-    size = window_of(function, x, output_size, name="output_size")
-    x = as_images(function, x, len(size), because=f" (those of output_size {size})")
+    x, size = as_images_and_window(function, x, output_size, name="output_size")
     indices = as_array(function, "indices", indices)
     if not jnp.issubdtype(indices.dtype, jnp.integer):
         raise TypeError(f"{function}: indices must have an integer dtype, got {indices.dtype}")
@@ -313,6 +315,7 @@ def global_max_pool(
         [[10.0, 11.0]]
     """
     x = as_images("global_max_pool", x)
+    as_bool("global_max_pool", "keepdims", keepdims)
     return x.max(axis=tuple(range(1, x.ndim - 1)), keepdims=keepdims)
 
 
@@ -342,6 +345,7 @@ def global_avg_pool(
         [[5.0, 6.0]]
     """
     x = as_images("global_avg_pool", x)
+    as_bool("global_avg_pool", "keepdims", keepdims)
     return widen(x).mean(axis=tuple(range(1, x.ndim - 1)), keepdims=keepdims).astype(x.dtype)
 
 
@@ -419,8 +423,7 @@ def _windows(
     ceil_mode: bool,
 ) -> tuple[Array, Slide]:
     """The checked images and where the windows go; no window may hold padding alone."""
-    window = window_of(function, x, window)
-    x = as_images(function, x, len(window), because=f" (those of window {window})")
+    x, window = as_images_and_window(function, x, window)
     size = x.shape[1:-1]
     stride = window if stride is None else stride
     sliding = slide(function, size, window, stride, padding, dilation, ceil_mode=ceil_mode)

@@ -15,12 +15,12 @@ from jaxcnn.functional.checks import (
     KeyOrKeys,
     PerAxis,
     as_floating,
+    as_images_and_window,
     as_keys,
     check_images_shape,
     check_one_or_per_example,
     check_rate,
     widen,
-    window_of,
 )
 from jaxcnn.functional.pool import max_pool
 
@@ -49,8 +49,9 @@ def dropout(
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> dropout(jax.random.key(1), jnp.ones((2, 4)), 0.5).tolist()
-        [[..., ...]]
+        >>> y = dropout(jax.random.key(1), jnp.ones((2, 100)), 0.5)
+        >>> sorted(set(y.ravel().tolist()))
+        [0.0, 2.0]
     """
     key, x = _operands("dropout", key, x, rate)
     return _drop(key, x, rate, x.shape[1:])
@@ -170,8 +171,7 @@ def drop_block(
     """
     function = "drop_block"
     key, x = _operands(function, key, x, rate)
-    block = window_of(function, x, block, name="block")
-    check_images_shape(function, x, len(block), because=f" (those of block {block})")
+    x, block = as_images_and_window(function, x, block, name="block")
     size = x.shape[1:-1]
     places = tuple(n - b + 1 for n, b in zip(size, block, strict=True))
     if min(places) < 1:
@@ -207,7 +207,7 @@ def _drop(key: Array, x: Array, rate: float | int, mask_shape: tuple[int, ...]) 
         return jnp.zeros_like(x)
     keep = 1 - rate
     mask = _bernoulli(key, keep, x.shape[0], mask_shape)
-    return jnp.where(jnp.broadcast_to(mask, x.shape), x / keep, 0)
+    return jnp.where(jnp.broadcast_to(mask, x.shape), widen(x) / keep, 0).astype(x.dtype)
 
 
 def _bernoulli(key: Array, probability: float, batch: int, shape: tuple[int, ...]) -> Array:

@@ -12,7 +12,16 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxcnn.functional.adaptive import adaptive_avg_pool
-from jaxcnn.functional.checks import AnyArray, PerAxis, as_floating, as_images, as_int, widen, window_of
+from jaxcnn.functional.checks import (
+    AnyArray,
+    PerAxis,
+    as_bool,
+    as_floating,
+    as_images,
+    as_images_and_window,
+    as_int,
+    widen,
+)
 from jaxcnn.functional.sampling import CUBIC, METHODS, cubic_far, cubic_near, near_image, sample
 
 Scale = float | int | Sequence[float | int]
@@ -80,11 +89,12 @@ def resize(
         TypeError: images that are not floating, options of the wrong type.
 
     Reference:
-        torch.nn.functional.interpolate, scale being its scale_factor. As there, an axis whose size does not
-        change is copied by "bilinear" and with antialias whatever scale says, and antialias with
-        align_corners shifts p(i) by half a step. For "nearest" the ratio is PyTorch's in float64; in float32
-        PyTorch's own takes a neighbour at some sizes, such as 14 to 46. Keys, "Cubic Convolution
-        Interpolation for Digital Image Processing", 1981.
+        torch.nn.functional.interpolate, scale being its scale_factor. As there, whatever scale
+        says, an axis that keeps its size is copied by "nearest", "bilinear" and with antialias, and one
+        that doubles is doubled by "nearest"; and antialias with align_corners shifts p(i) by half a step. The
+        products of "nearest" are rounded to float32, as PyTorch's are for float64 images; for float32 ones it
+        takes a neighbour at some sizes, such as 14 to 46. Keys, "Cubic Convolution Interpolation for Digital
+        Image Processing", 1981.
 
     Example:
         >>> import jax.numpy as jnp
@@ -95,8 +105,7 @@ def resize(
         [0.0, 0.0, 4.0, 4.0]
     """
     function = "resize"
-    size = window_of(function, x, size, name="size")
-    x = as_images(function, x, len(size), because=f" (those of size {size})")
+    x, size = as_images_and_window(function, x, size, name="size")
     check_resize_options(function, method, align_corners, antialias, scale, rank=len(size))
     spatial = x.shape[1:-1]
     scales = _scales(function, scale, spatial, size)
@@ -104,9 +113,9 @@ def resize(
         return adaptive_avg_pool(x, size)
     y = widen(x)
     for axis, (n, m, ratio) in enumerate(zip(spatial, size, scales, strict=True), 1):
-        if n == m and (ratio is None or method == "bilinear" or antialias):
+        if n == m and (ratio is None or method in ("nearest", "bilinear") or antialias):
             continue
-        positions, weights = _taps(n, m, ratio, method, align_corners, antialias)
+        positions, weights = _taps_of_axis(n, m, ratio, method, align_corners, antialias)
         y = _weighted_sum(y, jnp.asarray(positions), jnp.asarray(weights, y.dtype), axis=axis)
     return y.astype(x.dtype)
 
@@ -163,11 +172,13 @@ def grid_sample(
     x = as_images(function, x)
     grid = as_floating(function, "grid", grid)
     rank = x.ndim - 2
-    if grid.ndim < 2 or (grid.shape[0], grid.shape[-1]) != (x.shape[0], rank):
+    fits = grid.ndim >= 2 and (grid.shape[0], grid.shape[-1]) == (x.shape[0], rank)
+    if not fits or 0 in grid.shape[1:]:
         raise ValueError(
             f"{function}: grid must have shape ({x.shape[0]}, *output, {rank}), the batch and the number of "
-            f"spatial axes of x {x.shape}, got {grid.shape}"
+            f"spatial axes of x {x.shape}, with no empty axis between, got {grid.shape}"
         )
+    as_bool(function, "align_corners", align_corners)
     _check_choice(function, "method", method, METHODS, _hint_for_method(method, METHODS))
     hint = OTHER_PADDING_MODES.get(padding_mode, "") if isinstance(padding_mode, str) else ""
     _check_choice(function, "padding_mode", padding_mode, PADDING_MODES, hint)
@@ -289,7 +300,7 @@ def check_resize_options(
     """Refuse an unknown method, options that it does not have, and a scale that is none."""
     _check_choice(function, "method", method, RESIZE_METHODS, _hint_for_method(method, RESIZE_METHODS))
     for name, wanted in (("align_corners", align_corners), ("antialias", antialias)):
-        if wanted and method not in ("bilinear", "bicubic"):
+        if as_bool(function, name, wanted) and method not in ("bilinear", "bicubic"):
             raise ValueError(
                 f'{function}: {name}=True needs method "bilinear" or "bicubic", got method={method!r}'
             )
@@ -324,7 +335,8 @@ def _scales(
 
 
 def _per_axis_numbers(scale: Any, rank: int) -> list[Any]:
-    several = isinstance(scale, (Sequence, np.ndarray)) and not isinstance(scale, str)
+    scale = scale.tolist() if isinstance(scale, np.ndarray) else scale
+    several = isinstance(scale, Sequence) and not isinstance(scale, str)
     return list(scale) if several else [scale] * rank
 
 
@@ -334,7 +346,7 @@ def _is_positive(number: Any) -> bool:
 
 
 def _check_choice(function: str, name: str, value: Any, choices: tuple[str, ...], hint: str) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         hint = f"; {hint}" if hint else ""
         raise ValueError(f"{function}: {name} must be one of {', '.join(choices)}, got {value!r}{hint}")
 
@@ -344,7 +356,7 @@ def _hint_for_method(method: Any, choices: tuple[str, ...]) -> str:
     return f'"{other}" is the name for any number of axes' if other in choices[1:] else ""
 
 
-def _taps(
+def _taps_of_axis(
     n: int, m: int, scale: float | None, method: str, align_corners: bool, antialias: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """The positions that each of m elements reads on an axis of n, and their weights: both (m, taps)."""
@@ -352,6 +364,8 @@ def _taps(
         step = (n - 1) / (m - 1) if m > 1 else 0.0
     else:
         step = n / m if scale is None else 1 / scale
+    if method == "nearest" and m == 2 * n:
+        step = 0.5  # whatever scale says, as in PyTorch
     i = np.arange(m)
     if method in ("nearest", "nearest_exact"):
         # In float32 a product that should be whole is whole, in float64 it may lie just below.

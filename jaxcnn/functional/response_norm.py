@@ -71,8 +71,8 @@ def check_local_response(function: str, size: Any, alpha: Any, beta: Any, k: Any
     """Refuse options of `local_response_norm` out of range, and give the size as an int."""
     for name, value in {"alpha": alpha, "beta": beta, "k": k}.items():
         check_number(function, name, value, minimum=0)
-    if k == 0:
-        raise ValueError(f"{function}: k must be positive (where x is zero y would be 0 / 0), got {k!r}")
+    if k < np.finfo(np.float32).tiny:
+        raise ValueError(f"{function}: k must be positive in float32 (else 0 becomes 0 / 0), got {k!r}")
     return as_int(function, "size", size, minimum=1)
 
 

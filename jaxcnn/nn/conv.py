@@ -15,10 +15,9 @@ from jaxcnn.functional.checks import (
     as_floating,
     as_floating_dtype,
     as_int,
-    canonical_window,
     per_axis,
 )
-from jaxcnn.functional.geometry import Padding, padding_pairs
+from jaxcnn.functional.geometry import Padding, slide_anywhere
 from jaxcnn.functional.padding import check_mode
 
 Initializer = jax.nn.initializers.Initializer
@@ -71,16 +70,15 @@ class Conv(nnx.Module):
         rngs: nnx.Rngs,
     ):
         channels_in, channels_out, groups = _channels("Conv", channels_in, channels_out, groups)
-        window = canonical_window("Conv", window)
-        rank = len(window)
-        self.stride = per_axis("Conv", "stride", stride, rank, minimum=1)
-        self.padding = padding if isinstance(padding, str) else padding_pairs("Conv", padding, rank)
-        self.dilation = per_axis("Conv", "dilation", dilation, rank, minimum=1)
+        options = slide_anywhere("Conv", window, stride, padding, dilation)
+        self.stride = options.stride
+        self.padding = padding if isinstance(padding, str) else options.padding
+        self.dilation = options.dilation
         self.groups = groups
         check_mode("Conv", "padding_mode", padding_mode)
         self.padding_mode = padding_mode
         self.dtype = None if dtype is None else as_floating_dtype("Conv", dtype)
-        shape = (*window, channels_in // groups, channels_out)
+        shape = (*options.window, channels_in // groups, channels_out)
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(channels_out, jnp.float32)) if use_bias else None
 
@@ -158,12 +156,12 @@ class ConvTranspose(nnx.Module):
         rngs: nnx.Rngs,
     ):
         channels_in, channels_out, groups = _channels("ConvTranspose", channels_in, channels_out, groups)
-        window = canonical_window("ConvTranspose", window)
-        rank = len(window)
-        self.stride = per_axis("ConvTranspose", "stride", stride, rank, minimum=1)
-        self.padding = padding if isinstance(padding, str) else padding_pairs("ConvTranspose", padding, rank)
+        options = slide_anywhere("ConvTranspose", window, stride, padding, dilation)
+        window, rank = options.window, len(options.window)
+        self.stride = options.stride
+        self.padding = padding if isinstance(padding, str) else options.padding
         self.output_padding = per_axis("ConvTranspose", "output_padding", output_padding, rank, minimum=0)
-        self.dilation = per_axis("ConvTranspose", "dilation", dilation, rank, minimum=1)
+        self.dilation = options.dilation
         self.groups = groups
         self.dtype = None if dtype is None else as_floating_dtype("ConvTranspose", dtype)
         shape = (*window, channels_out // groups, channels_in)
@@ -246,11 +244,11 @@ class SeparableConv(nnx.Module):
     ):
         channels_in, channels_out, _ = _channels("SeparableConv", channels_in, channels_out, 1)
         multiplier = as_int("SeparableConv", "multiplier", multiplier, minimum=1)
-        window = canonical_window("SeparableConv", window)
-        rank = len(window)
-        self.stride = per_axis("SeparableConv", "stride", stride, rank, minimum=1)
-        self.padding = padding if isinstance(padding, str) else padding_pairs("SeparableConv", padding, rank)
-        self.dilation = per_axis("SeparableConv", "dilation", dilation, rank, minimum=1)
+        options = slide_anywhere("SeparableConv", window, stride, padding, dilation)
+        window, rank = options.window, len(options.window)
+        self.stride = options.stride
+        self.padding = padding if isinstance(padding, str) else options.padding
+        self.dilation = options.dilation
         check_mode("SeparableConv", "padding_mode", padding_mode)
         self.padding_mode = padding_mode
         self.dtype = None if dtype is None else as_floating_dtype("SeparableConv", dtype)
@@ -338,12 +336,13 @@ class DeformConv(nnx.Module):
     ):
         channels_in, channels_out, groups = _channels("DeformConv", channels_in, channels_out, groups)
         window = per_axis("DeformConv", "window", window, 2, minimum=1)
-        self.stride = per_axis("DeformConv", "stride", stride, 2, minimum=1)
-        self.padding = padding if isinstance(padding, str) else padding_pairs("DeformConv", padding, 2)
-        self.dilation = per_axis("DeformConv", "dilation", dilation, 2, minimum=1)
+        options = slide_anywhere("DeformConv", window, stride, padding, dilation)
+        self.stride = options.stride
+        self.padding = padding if isinstance(padding, str) else options.padding
+        self.dilation = options.dilation
         self.groups = groups
         self.dtype = None if dtype is None else as_floating_dtype("DeformConv", dtype)
-        shape = (*window, channels_in // groups, channels_out)
+        shape = (*options.window, channels_in // groups, channels_out)
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(channels_out, jnp.float32)) if use_bias else None
 

@@ -5,7 +5,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 import jaxcnn.functional as F
-from jaxcnn.functional.checks import AnyArray, as_floating, as_int, check_eps
+from jaxcnn.functional.checks import AnyArray, as_floating, as_int, check_eps, check_number
 from jaxcnn.functional.response_norm import check_local_response
 
 
@@ -49,8 +49,7 @@ class BatchNorm(nnx.Module):
         self, channels: int, *, momentum: float = 0.9, eps: float = 1e-5, axis_name: str | None = None
     ):
         channels = as_int("BatchNorm", "channels", channels, minimum=1)
-        if not 0.0 <= momentum <= 1.0:
-            raise ValueError(f"BatchNorm: momentum must be in [0, 1], got {momentum!r}")
+        check_number("BatchNorm", "momentum", momentum, minimum=0, maximum=1)
         check_eps("BatchNorm", eps)
         self.momentum = momentum
         self.eps = eps
@@ -207,11 +206,13 @@ class LayerNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
 
-    def __call__(self, x: Float[AnyArray, "*batch channels"]) -> Float[Array, "*batch channels"]:
+    def __call__(
+        self, x: Float[AnyArray, "batch *spatial channels"]
+    ) -> Float[Array, "batch *spatial channels"]:
         """Normalise x.
 
         Args:
-            x: an array whose last axis is the channels.
+            x: (batch, *spatial, channels); no spatial axis is needed.
 
         Returns:
             An array of x's shape and dtype.
@@ -246,11 +247,13 @@ class RMSNorm(nnx.Module):
         self.eps = eps
         self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
 
-    def __call__(self, x: Float[AnyArray, "*batch channels"]) -> Float[Array, "*batch channels"]:
+    def __call__(
+        self, x: Float[AnyArray, "batch *spatial channels"]
+    ) -> Float[Array, "batch *spatial channels"]:
         """Normalise x.
 
         Args:
-            x: an array whose last axis is the channels.
+            x: (batch, *spatial, channels); no spatial axis is needed.
 
         Returns:
             An array of x's shape and dtype.

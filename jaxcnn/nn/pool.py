@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, Int32, Integer
 
 import jaxcnn.functional as F
 from jaxcnn.functional.adaptive import as_levels
-from jaxcnn.functional.checks import AnyArray, PerAxis, canonical_window, per_axis
-from jaxcnn.functional.geometry import Padding, slide
+from jaxcnn.functional.checks import AnyArray, PerAxis, canonical_window
+from jaxcnn.functional.geometry import Padding, slide_anywhere
 from jaxcnn.functional.pool import as_power
 
 
@@ -26,16 +26,12 @@ class _WindowPool(nnx.Module):
         ceil_mode: bool,
     ):
         module = type(self).__name__
-        window = canonical_window(module, window)
-        dilation = per_axis(module, "dilation", dilation, len(window), minimum=1)
-        # The smallest size that the window fits into: what is left to go wrong is an option.
-        size = tuple((taps - 1) * step + 1 for taps, step in zip(window, dilation, strict=True))
         stride = window if stride is None else stride
-        options = slide(module, size, window, stride, padding, dilation, ceil_mode=ceil_mode)
-        self.window = window
+        options = slide_anywhere(module, window, stride, padding, dilation, ceil_mode=ceil_mode)
+        self.window = options.window
         self.stride = options.stride
         self.padding = padding if isinstance(padding, str) else options.padding
-        self.dilation = dilation
+        self.dilation = options.dilation
         self.ceil_mode = ceil_mode
 
     def _sliding(self) -> dict[str, Any]:

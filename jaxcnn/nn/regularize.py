@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 import jaxcnn.functional as F
-from jaxcnn.functional.checks import AnyArray, PerAxis, as_keys, canonical_window, check_rate
+from jaxcnn.functional.checks import AnyArray, PerAxis, as_floating, as_keys, canonical_window, check_rate
 
 
 class _Random(nnx.Module):
@@ -21,6 +21,9 @@ class _Random(nnx.Module):
         self.deterministic = False
         self.key = nnx.RngKey(rngs.dropout())
         self.count = nnx.RngCount(jnp.zeros((), jnp.uint32))
+
+    def _unchanged(self, x: AnyArray) -> Array:
+        return as_floating(type(self).__name__, "x", x)
 
     def _next_key(self) -> Array:
         key = _fold_in(self.key[...], self.count[...])
@@ -62,7 +65,7 @@ class Dropout(_Random):
         Returns:
             An array of x's shape and dtype.
         """
-        return jnp.asarray(x) if self.deterministic else F.dropout(self._next_key(), x, self.rate)
+        return self._unchanged(x) if self.deterministic else F.dropout(self._next_key(), x, self.rate)
 
 
 class ChannelDropout(_Random):
@@ -99,7 +102,7 @@ class ChannelDropout(_Random):
         Returns:
             Images of x's shape and dtype.
         """
-        return jnp.asarray(x) if self.deterministic else F.channel_dropout(self._next_key(), x, self.rate)
+        return self._unchanged(x) if self.deterministic else F.channel_dropout(self._next_key(), x, self.rate)
 
 
 class DropBlock(_Random):
@@ -144,7 +147,7 @@ class DropBlock(_Random):
             Images of x's shape and dtype.
         """
         if self.deterministic:
-            return jnp.asarray(x)
+            return self._unchanged(x)
         return F.drop_block(self._next_key(), x, self.rate, self.block)
 
 
@@ -180,7 +183,7 @@ class DropPath(_Random):
         Returns:
             An array of x's shape and dtype.
         """
-        return jnp.asarray(x) if self.deterministic else F.drop_path(self._next_key(), x, self.rate)
+        return self._unchanged(x) if self.deterministic else F.drop_path(self._next_key(), x, self.rate)
 
 
 def set_random_keys(model: nnx.Module, keys: Key[Array, ""] | Key[Array, " batch"]) -> None:

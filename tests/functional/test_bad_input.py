@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxcnn.functional
 from tests import reference
@@ -139,6 +140,21 @@ TABLE = {
     "conv, a list for the kernel": (bind(F.conv), [x2, [[1.0]]], "conv: kernel .*array.*list"),
     "conv, a number for the bias": (bind(F.conv, 1.0), [x2, k2], "conv: bias .*array.*float"),
     "conv, an array of strings": (lambda k: F.conv(np.array([["cat"]]), k), [k2], "conv: x .*numbers.*<U3"),
+    "conv, bytes from a file of another machine": (
+        lambda k: F.conv(np.zeros((2, 7, 6, 4), ">f4"), k),
+        [k2],
+        "conv: x .*numbers.*>f4",
+    ),
+    "conv, a variable of Flax for the kernel": (
+        lambda x: F.conv(x, nnx.Param(k2)),
+        [x2],
+        "conv: kernel .*array.*Param.*kernel[...]",
+    ),
+    "max_pool, numbers of 8 bits": (
+        bind(F.max_pool, 2),
+        [x2.astype(jnp.float8_e4m3fn)],
+        "max_pool: x .*16 bits.*float8_e4m3fn",
+    ),
     "conv, a random key": (lambda k: F.conv(jax.random.key(0), k), [k2], "conv: x .*float.*key"),
     "conv, None for x": (lambda k: F.conv(None, k), [k2], "conv: x .*array.*None"),
     "depthwise_conv, channels of x do not divide": (
@@ -263,6 +279,41 @@ TABLE = {
         "max_pool: window .*1 to 3.*(1, 2, 2, 1)",
     ),
     "max_pool, window 0": (bind(F.max_pool, (2, 0)), [x2], "max_pool: window .*(2, 0)"),
+    "max_pool, window a NumPy number": (
+        lambda x: F.max_pool(x, np.array(2.0)),
+        [x2],
+        "max_pool: window .*int.*array(2.)",
+    ),
+    "max_pool, ceil_mode a word": (
+        bind(F.max_pool, 2, ceil_mode="no"),
+        [x2],
+        "max_pool: ceil_mode .*True.*'no'",
+    ),
+    "max_pool, return_indices a number": (
+        bind(F.max_pool, 2, return_indices=1),
+        [x2],
+        "max_pool: return_indices .*True.* 1",
+    ),
+    "max_pool, ceil_mode known at run time": (
+        lambda x: jax.jit(lambda x, ceil: F.max_pool(x, 2, ceil_mode=ceil))(x, True),
+        [x2],
+        "max_pool: ceil_mode .*True.*bool",
+    ),
+    "avg_pool, count_include_pad None": (
+        bind(F.avg_pool, 2, count_include_pad=None),
+        [x2],
+        "avg_pool: count_include_pad .*True.*None",
+    ),
+    "global_avg_pool, keepdims a word": (
+        bind(F.global_avg_pool, keepdims="False"),
+        [x2],
+        "global_avg_pool: keepdims .*True.*'False'",
+    ),
+    "max_pool, ceil_mode with a window of more than a stride too much": (
+        bind(F.max_pool, (9, 2), stride=2, ceil_mode=True),
+        [x2],
+        "max_pool: window .*(9, 2).*9 .*7 ",
+    ),
     "max_pool, stride 0": (bind(F.max_pool, 2, stride=0), [x2], "max_pool: stride .* 0"),
     "avg_pool, dilation 0": (bind(F.avg_pool, 2, dilation=(0, 1)), [x2], "avg_pool: dilation .*(0, 1)"),
     "max_pool, negative padding": (bind(F.max_pool, 2, padding=-1), [x2], "max_pool: padding .*-1"),
@@ -815,6 +866,62 @@ TABLE = {
         bind(F.batch_norm),
         [x2, array(4), array(4), array(6)],
         "batch_norm: scale .*(4,).*(6,)",
+    ),
+    "batch_norm, no mean": (
+        lambda x, v: F.batch_norm(x, None, v),
+        [x2, array(4)],
+        "batch_norm: mean .*array.*None",
+    ),
+    "batch_norm, eps that float32 does not hold": (
+        bind(F.batch_norm, eps=1e-50),
+        [x2, array(4), array(4)],
+        "batch_norm: eps .*float32.*1e-50",
+    ),
+    "batch_norm, eps True": (
+        bind(F.batch_norm, eps=True),
+        [x2, array(4), array(4)],
+        "batch_norm: eps .*True",
+    ),
+    "batch_stats, an axis_name that nothing maps": (
+        bind(F.batch_stats, axis_name="data"),
+        [x2],
+        "batch_stats: axis_name .*pmap.*'data'",
+    ),
+    "layer_norm, axes in a matrix": (
+        lambda x: F.layer_norm(x, axes=np.array([[2, 2]])),
+        [x2],
+        "layer_norm: axes .*(2, 7, 6, 4).*[[2, 2]]",
+    ),
+    "grid_sample, method an array": (
+        lambda x, g: F.grid_sample(x, g, method=np.array(["nearest"])),
+        [x2, array(2, 3, 2)],
+        "grid_sample: method .*bilinear.*nearest",
+    ),
+    "grid_sample, no positions": (
+        bind(F.grid_sample),
+        [x2, array(2, 0, 3, 2)],
+        "grid_sample: grid .*empty.*(2, 0, 3, 2)",
+    ),
+    "resize, antialias a number": (bind(F.resize, (3, 4), antialias=1), [x2], "resize: antialias .*True.* 1"),
+    "softmax_cross_entropy, one-hot labels": (
+        bind(F.softmax_cross_entropy),
+        [array(2, 4), jnp.zeros((2, 4), jnp.int32)],
+        "softmax_cross_entropy: labels .*(2,).*(2, 4).*one-hot.*optax",
+    ),
+    "softmax_cross_entropy, classes first": (
+        bind(F.softmax_cross_entropy),
+        [array(2, 4, 5), jnp.zeros((2, 5), jnp.int32)],
+        "softmax_cross_entropy: labels .*(2, 4).*(2, 5).*classes last",
+    ),
+    "softmax_cross_entropy, ignore_label beyond int32": (
+        bind(F.softmax_cross_entropy, ignore_label=2**31),
+        [array(2, 4), jnp.zeros(2, jnp.int32)],
+        "softmax_cross_entropy: ignore_label .*at most.*2147483648",
+    ),
+    "conv_parameter_count, bias a word": (
+        lambda: F.conv_parameter_count(3, 4, 8, bias="no"),
+        [],
+        "conv_parameter_count: bias .*True.*'no'",
     ),
     "batch_norm, eps 0": (bind(F.batch_norm, eps=0.0), [x2, array(4), array(4)], "batch_norm: eps .*0.0"),
     "batch_norm, eps negative": (

@@ -185,3 +185,12 @@ def test_a_class_ruled_out_by_a_logit_of_minus_infinity_does_no_harm():
             value, loss(jnp.array([[0.5, 1.0], [1.0, 0.0]]), jnp.array([0, 0])), rtol=1e-6
         )
         assert np.isfinite(gradient).all() and gradient[0, 0] == gradient[1, 2] == 0
+
+
+def test_a_weight_of_zero_hides_label_and_logits():
+    logits = jnp.asarray(reference.normal(0, 3, 4)).at[1].set(jnp.nan)
+    labels, weights = jnp.array([2, 0, -1]), jnp.array([0.5, 0.0, 0.0])
+    for loss in (F.softmax_cross_entropy, F.softmax_focal_loss, F.multiclass_svm_loss):
+        value, gradient = jax.value_and_grad(loss)(logits, labels, weights=weights)
+        np.testing.assert_allclose(value, loss(logits[:1], labels[:1]), rtol=1e-6)
+        assert not gradient[1:].any()

@@ -118,3 +118,13 @@ def test_options_that_jit_must_not_trace_can_be_closed_over():
     there_and_back = jax.jit(lambda x: F.fold_patches(F.extract_patches(x, 2), (7, 6), 2))
     windows = np.outer(np.r_[1, [2] * 5, 1], np.r_[1, [2] * 4, 1])
     chex.assert_trees_all_close(there_and_back(x), x * windows[None, ..., None].astype(np.float32), rtol=1e-6)
+
+
+def test_a_large_window_is_a_short_program():
+    x = jnp.zeros((1, 32, 48, 3), jnp.float32)
+
+    def loss(x):
+        return (F.fold_patches(F.extract_patches(x, 16, stride=16), (32, 48), 16, stride=16) ** 2).sum()
+
+    # One slice for each tap of each axis and its transpose, not one for each of 256 taps.
+    assert len(jax.make_jaxpr(jax.grad(loss))(x).eqns) < 256

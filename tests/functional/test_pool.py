@@ -310,3 +310,11 @@ def test_integer_images_can_be_max_pooled_or_are_refused_by_name(unchecked):
     x = jnp.arange(24, dtype=jnp.uint8).reshape(1, 4, 6, 1)
     with pytest.raises(TypeError, match=r"max_pool.*x.*uint8"):
         F.max_pool(x, 2)
+
+
+def test_ceil_mode_keeps_the_only_window_where_it_is_larger_than_the_input():
+    x = jnp.asarray(reference.normal(0, 2, 3, 2, 4))
+    options = {"stride": (4, 3), "ceil_mode": True}
+    np.testing.assert_array_equal(F.max_pool(x, (4, 3), **options), x.max((1, 2), keepdims=True))
+    np.testing.assert_allclose(F.avg_pool(x, (4, 3), **options), x.mean((1, 2), keepdims=True), atol=1e-6)
+    assert F.output_size((3, 2), (4, 3), **options) == (1, 1)

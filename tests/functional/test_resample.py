@@ -215,3 +215,9 @@ def test_pixel_shuffle_is_its_formula_and_unshuffle_its_inverse(spatial, factor)
             channel = functools.reduce(lambda number, digit: number * factor + digit, within, c)
             np.testing.assert_array_equal(y[:, *place, c], x[:, *block, channel])
     np.testing.assert_array_equal(F.pixel_unshuffle(y, factor), x)
+
+
+def test_nearest_copies_and_doubles_whatever_the_scale_says():
+    x = jnp.asarray(reference.normal(0, 1, 4, 2))
+    np.testing.assert_array_equal(F.resize(x, (4,), method="nearest", scale=1.2), x)
+    np.testing.assert_array_equal(F.resize(x, (8,), method="nearest", scale=2.2), x.repeat(2, axis=1))

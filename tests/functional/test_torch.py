@@ -422,8 +422,8 @@ def resize(d: Draw) -> Case:
 
 def resize_by_a_scale(d: Draw) -> Case:
     rank = d.one_of(1, 2)
-    x = d.images(rank, d.integer(1, 2), low=4)  # a size that a scale leaves as it is PyTorch copies, at times
-    scale = tuple(d.one_of(0.6, 0.75, 1.3, 1.7, 2.0, 2.5) for _ in range(rank))
+    x = d.images(rank, d.integer(1, 2), low=2)
+    scale = tuple(d.one_of(0.6, 0.75, 1.3, 1.7, 2.0, 2.3, 2.5) for _ in range(rank))
     size = tuple(int(n * s) for n, s in zip(x.shape[1:-1], scale, strict=True))
     method = d.one_of("nearest", "nearest_exact", "bilinear")
     names = {"bilinear": {1: "linear", 2: "bilinear"}[rank], "nearest_exact": "nearest-exact"}
