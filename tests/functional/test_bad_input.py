@@ -416,7 +416,7 @@ TABLE = {
     "adaptive_avg_pool, output_size 0": (
         bind(F.adaptive_avg_pool, 0),
         [x2],
-        "adaptive_avg_pool: output_size .*1.* (0, 0)",
+        "adaptive_avg_pool: output_size .*1.* 0",
     ),
     "adaptive_avg_pool, output_size with None": (
         bind(F.adaptive_avg_pool, (None, 3)),
@@ -466,7 +466,7 @@ TABLE = {
     "spatial_pyramid_pool, a level 0": (
         bind(F.spatial_pyramid_pool, (1, 0)),
         [x2],
-        "spatial_pyramid_pool: levels[1] .*1.* (0, 0)",
+        "spatial_pyramid_pool: levels[1] .*1.* 0",
     ),
     "spatial_pyramid_pool, a float": (
         bind(F.spatial_pyramid_pool, (1, 2.0)),
@@ -1230,7 +1230,7 @@ TABLE = {
         [array(2, 4)],
         "softmax_cross_entropy: labels .*array.*list",
     ),
-    "softmax_cross_entropy, one-hot labels": (
+    "softmax_cross_entropy, soft labels": (
         bind(F.softmax_cross_entropy),
         [array(2, 4), array(2, 4)],
         "softmax_cross_entropy: labels .*integers.*float32.*one-hot.*optax",
