@@ -1,4 +1,4 @@
-"""Losses against loops, torch and the courses' example; labels that do not count, and wrong ones."""
+"""Losses against loops and the courses' example; labels that do not count, and wrong ones."""
 
 import functools
 
@@ -77,27 +77,6 @@ def test_losses_are_the_weighted_means_of_their_formulas(name, shape):
         assert value.shape == ()
         counted = spread * counts
         np.testing.assert_allclose(value, (counted * losses).sum() / counted.sum(), rtol=1e-5)
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("ignore_label", [-100, 2])
-def test_cross_entropy_and_its_gradient_equal_torch(smoothing, ignore_label):
-    torch = pytest.importorskip("torch")
-    logits = reference.normal(0, 2, 5, 4, 6, dtype=np.float64)
-    labels = np.random.default_rng(1).integers(0, 6, (2, 5, 4))
-    labels[:, 1] = ignore_label
-    with jax.enable_x64(True):
-        options = {"smoothing": smoothing, "ignore_label": ignore_label}
-        value, gradient = value_and_gradient(
-            F.softmax_cross_entropy, jnp.asarray(logits), jnp.asarray(labels), **options
-        )
-    theirs = torch.from_numpy(np.moveaxis(logits, -1, 1).copy()).requires_grad_()
-    z = torch.nn.functional.cross_entropy(
-        theirs, torch.from_numpy(labels), label_smoothing=smoothing, ignore_index=ignore_label
-    )
-    z.backward()
-    np.testing.assert_allclose(value, z.item(), rtol=1e-12)
-    np.testing.assert_allclose(gradient, np.moveaxis(theirs.grad.numpy(), 1, -1), rtol=1e-10, atol=1e-12)
 
 
 def test_the_svm_loss_of_the_courses_example():

@@ -1,4 +1,4 @@
-"""Patches against loops, torch and the identities that make them the linear algebra of convolution."""
+"""Patches against loops and the identities that make them the linear algebra of convolution."""
 
 import chex
 import jax
@@ -67,21 +67,6 @@ def test_every_padding_spec_is_that_of_conv(padding):
     patches = F.extract_patches(x, (3, 2), stride=(2, 1), padding=padding)
     assert patches.shape == (*y.shape[:-1], 18)
     assert F.fold_patches(patches, (7, 6), (3, 2), stride=(2, 1), padding=padding).shape == x.shape
-
-
-def test_extract_and_fold_equal_torchs_but_for_the_channel_order():
-    torch = pytest.importorskip("torch")
-    x = reference.normal(0, 2, 9, 7, 3)
-    options = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2)}
-    ours = np.asarray(F.extract_patches(x, (3, 2), **options))
-    theirs = torch.nn.functional.unfold(torch.from_numpy(np.moveaxis(x, -1, 1).copy()), (3, 2), **options)
-    positions = ours.shape[1:-1]
-    taps_first = theirs.numpy().reshape(2, 3, 6, *positions).transpose(0, 3, 4, 2, 1)
-    np.testing.assert_array_equal(ours, taps_first.reshape(ours.shape))
-    folded = torch.nn.functional.fold(theirs, (9, 7), (3, 2), **options)
-    np.testing.assert_allclose(
-        F.fold_patches(ours, (9, 7), (3, 2), **options), np.moveaxis(folded.numpy(), 1, -1), rtol=1e-6
-    )
 
 
 def test_fold_sums_in_float32_and_keeps_the_dtype():

@@ -9,7 +9,6 @@ import pytest
 import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.test_util import check_grads
 
 import jaxcnn.functional as F
 from tests import reference
@@ -69,20 +68,6 @@ def test_convolving_with_a_shifted_impulse_shifts():
     impulse = jnp.asarray([0.0, 0.0, 1.0], jnp.float32)
     np.testing.assert_array_equal(F.convolve(f, impulse), jnp.pad(f, (2, 0)))
     np.testing.assert_array_equal(F.cross_correlate(f, impulse), jnp.pad(f, (0, 2)))
-
-
-@pytest.mark.parametrize(
-    "function, mode", [(F.convolve, "full"), (F.convolve, "same"), (F.cross_correlate, "valid")]
-)
-def test_gradients_jit_and_vmap(function, mode):
-    with jax.enable_x64(True):
-        f = jnp.asarray(reference.normal(0, 4, 5, dtype=np.float64))
-        g = jnp.asarray(reference.normal(1, 3, 2, dtype=np.float64))
-        check_grads(jax.jit(lambda f, g: function(f, g, mode=mode)), (f, g), order=2)
-    batch, kernel = jnp.asarray(reference.normal(0, 3, 5, 4)), jnp.asarray(reference.normal(1, 2, 3))
-    expected = jnp.stack([function(f, kernel, mode=mode) for f in batch])
-    mapped = jax.jit(jax.vmap(lambda f: function(f, kernel, mode=mode)))(batch)
-    np.testing.assert_allclose(mapped, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
