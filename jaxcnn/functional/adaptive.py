@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
-from jaxcnn.functional.checks import AnyArray, PerAxis, as_bool, as_images_and_window, widen
+from jaxcnn.functional.checks import AnyArray, PerAxis, as_bool, as_images_and_window, elements, widen
 from jaxcnn.functional.pool import first_largest, read_taps
 
 
@@ -159,12 +159,12 @@ def spatial_pyramid_pool(
 
 def as_levels(function: str, levels: Any) -> tuple[PerAxis, ...]:
     """The argument as a tuple of at least one level, the levels themselves unchecked."""
-    levels = levels.tolist() if isinstance(levels, np.ndarray) else levels
-    if isinstance(levels, str) or not isinstance(levels, Sequence):
+    several = elements(levels)
+    if several is None:
         raise TypeError(f"{function}: levels must be a sequence of ints or of tuples of ints, got {levels!r}")
-    if not len(levels):
+    if not several:
         raise ValueError(f"{function}: levels must hold at least one level, got {levels!r}")
-    return tuple(levels)
+    return tuple(several)
 
 
 def _bins(size: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:

@@ -155,8 +155,7 @@ def canonical_window(function: str, window: Any, *, name: str = "window") -> tup
     numbers = ints_or_nones(window)
     rank = 2 if _int_or_none(window) is not None else len(numbers)
     if rank not in SPATIAL_RANKS:
-        counted = isinstance(window, Sequence) and not isinstance(window, str)
-        raise (ValueError if counted else TypeError)(
+        raise (TypeError if elements(window) is None else ValueError)(
             f"{function}: {name} must be an int or a tuple of 1 to 3 ints, got {window!r}"
         )
     return per_axis(function, name, window, rank, minimum=1)
@@ -194,8 +193,7 @@ def check_number(
     function: str, name: str, value: Any, *, minimum: float | int, maximum: float | int = math.inf
 ) -> None:
     """Refuse what is no number, out of range, infinite, or known only at run time."""
-    numeric = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not numeric or not minimum <= value <= maximum or value == math.inf:
+    if not is_number(value) or not minimum <= value <= maximum or value == math.inf:
         range_ = f"of at least {minimum}" if maximum == math.inf else f"in [{minimum}, {maximum}]"
         raise ValueError(f"{function}: {name} must be a Python number {range_}, got {value!r}")
 
@@ -213,13 +211,24 @@ def as_floating_dtype(owner: str, dtype: DTypeLike) -> jnp.dtype:
 
 def check_eps(function: str, eps: Any) -> None:
     """Refuse an eps that would let a constant input divide by zero, rounded to float32 too."""
-    if not isinstance(eps, (int, float, np.number)) or isinstance(eps, bool):
+    if not is_number(eps):
         raise TypeError(f"{function}: eps must be a Python number, got {eps!r}")
     if not np.finfo(np.float32).tiny <= eps < float("inf"):
         raise ValueError(
             f"{function}: eps must be a positive number (a constant input has variance 0) that float32 "
             f"holds, got {eps!r}"
         )
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a real number of Python or NumPy, and no bool."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def elements(value: Any) -> list[Any] | None:
+    """The elements of a sequence or of an array with axes; None for all else, strings too."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else None
 
 
 def _int_or_none(value: Any) -> int | None:
@@ -233,8 +242,4 @@ def _int_or_none(value: Any) -> int | None:
 
 def ints_or_nones(value: Any) -> list[int | None]:
     """The elements of a sequence, None for one that is no int; nothing for what is no sequence."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
-        return []
-    return [_int_or_none(element) for element in value]
+    return [_int_or_none(element) for element in elements(value) or []]

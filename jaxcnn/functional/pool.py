@@ -19,6 +19,7 @@ from jaxcnn.functional.checks import (
     as_images,
     as_images_and_window,
     check_shape,
+    is_number,
     widen,
 )
 from jaxcnn.functional.geometry import Padding, Slide, slide
@@ -381,7 +382,7 @@ def _planes(x: Array) -> Array:
 
 def as_power(function: str, p: Any) -> float | int:
     """The argument p as a Python number, an int if it is whole: whole powers have exact derivatives at 0."""
-    if isinstance(p, (bool, np.bool_)) or not isinstance(p, (int, float, np.integer, np.floating)):
+    if not is_number(p):
         raise TypeError(f"{function}: p must be a Python number, got {p!r}")
     if not 0 < p < float("inf"):
         hint = "; p = inf is max_pool of abs(x)" if p == float("inf") else ""

@@ -20,6 +20,7 @@ from jaxcnn.functional.checks import (
     as_images,
     as_images_and_window,
     as_int,
+    is_number,
     widen,
 )
 from jaxcnn.functional.sampling import CUBIC, METHODS, cubic_far, cubic_near, near_image, sample
@@ -312,7 +313,7 @@ def check_resize_options(
             f"{function}: scale has no meaning with {other}, got scale={scale!r}; size says it all"
         )
     numbers = _per_axis_numbers(scale, rank)
-    if len(numbers) != rank or not all(_is_positive(number) for number in numbers):
+    if len(numbers) != rank or not all(is_number(n) and 0 < n < math.inf for n in numbers):
         raise ValueError(
             f"{function}: scale must be a positive number or a tuple of {rank} (one per spatial axis), "
             f"got {scale!r}"
@@ -338,11 +339,6 @@ def _per_axis_numbers(scale: Any, rank: int) -> list[Any]:
     scale = scale.tolist() if isinstance(scale, np.ndarray) else scale
     several = isinstance(scale, Sequence) and not isinstance(scale, str)
     return list(scale) if several else [scale] * rank
-
-
-def _is_positive(number: Any) -> bool:
-    numeric = isinstance(number, (int, float, np.number)) and not isinstance(number, bool)
-    return numeric and bool(0 < number < math.inf)
 
 
 def _check_choice(function: str, name: str, value: Any, choices: tuple[str, ...], hint: str) -> None:
