@@ -1,6 +1,7 @@
 """Convolution as neural networks define it (a cross-correlation), its adjoint and its factored forms.
 
-Every function here is one `lax.conv_general_dilated`, or two for `separable_conv`, channels last.
+Every function here is one `lax.conv_general_dilated`, or two for `separable_conv`, channels last, which asks
+to be compiled by the rewrites of `jaxcnn.lowering`.
 """
 
 from typing import Any, SupportsIndex
@@ -22,6 +23,7 @@ from jaxcnn.functional.checks import (
 )
 from jaxcnn.functional.geometry import Padding, slide, slide_transposed
 from jaxcnn.functional.padding import check_mode, pad_explicit
+from jaxcnn.lowering import accelerate
 
 
 def conv(
@@ -326,18 +328,19 @@ def conv_transpose(
         high = transposed.output[axis] + crop + reach - 1 - spread - max(low, 0)
         pads.append((max(low, 0), max(high, 0)))
         crops.append(slice(crop, crop + transposed.output[axis]))
-    y = lax.conv_general_dilated(
-        x,
-        exchanged,
-        (1,) * rank,
-        pads,
-        lhs_dilation=transposed.stride,
-        rhs_dilation=transposed.dilation,
-        dimension_numbers=_channels_last(rank),
-        feature_group_count=groups,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-    )
+    with accelerate():
+        y = lax.conv_general_dilated(
+            x,
+            exchanged,
+            (1,) * rank,
+            pads,
+            lhs_dilation=transposed.stride,
+            rhs_dilation=transposed.dilation,
+            dimension_numbers=_channels_last(rank),
+            feature_group_count=groups,
+            precision=precision,
+            preferred_element_type=preferred_element_type,
+        )
     y = y[:, *crops]
     return y if bias is None else y + bias.astype(y.dtype)
 
@@ -388,17 +391,18 @@ def _conv(
     if padding_mode != "zeros":
         x = pad_explicit(function, x, pairs, padding_mode)
         pairs = ((0, 0),) * len(pairs)
-    y = lax.conv_general_dilated(
-        x,
-        kernel,
-        sliding.stride,
-        pairs,
-        rhs_dilation=sliding.dilation,
-        dimension_numbers=_channels_last(len(window)),
-        feature_group_count=groups,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-    )
+    with accelerate():
+        y = lax.conv_general_dilated(
+            x,
+            kernel,
+            sliding.stride,
+            pairs,
+            rhs_dilation=sliding.dilation,
+            dimension_numbers=_channels_last(len(window)),
+            feature_group_count=groups,
+            precision=precision,
+            preferred_element_type=preferred_element_type,
+        )
     return y if bias is None else y + bias.astype(y.dtype)
 
 

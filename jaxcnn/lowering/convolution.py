@@ -1,0 +1,186 @@
+"""What a lowering rule sees of a convolution, in one normal form: channels last, trivial options taken away."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jax import Array, lax
+
+Pairs = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One `lax.conv_general_dilated`, its operands brought to channels last.
+
+    With x (batch * batch_groups, *size, channels_in) and kernel (*window, channels_in // groups, channels_out),
+    for one spatial axis and no groups,
+
+        y[n, j, o] = sum_{t, c} spread(x)[n, j * stride + t * dilation - low, c] * kernel[t, c, o]
+
+    where spread puts `spread - 1` zeros between the elements of x (lhs_dilation). Batch groups are what JAX
+    makes of the kernel's gradient: with them the batch, too, is cut into equal runs, and output channels of
+    run g read batch run g only.
+    """
+
+    batch: int
+    size: tuple[int, ...]
+    channels_in: int
+    window: tuple[int, ...]
+    channels_out: int
+    output: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: Pairs
+    spread: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+    batch_groups: int = 1
+    precision: Any = None
+    partitioned: bool = False  # XLA divides the arrays over devices: loops over images would gather them
+
+    @property
+    def rank(self) -> int:
+        """The number of spatial axes."""
+        return len(self.window)
+
+    @property
+    def taps(self) -> int:
+        """The number of elements of the window."""
+        return math.prod(self.window)
+
+    @property
+    def group_in(self) -> int:
+        """Input channels that one output channel reads."""
+        return self.channels_in // self.groups
+
+    @property
+    def group_out(self) -> int:
+        """Output channels of one group."""
+        return self.channels_out // self.groups
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether there are zeros between the elements of x."""
+        return max(self.spread, default=1) > 1
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """Elements from the first to the last tap, per axis."""
+        return tuple((w - 1) * d + 1 for w, d in zip(self.window, self.dilation, strict=True))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates: one for every tap, input channel of the group, output channel and position."""
+        positions = self.batch // self.batch_groups * math.prod(self.output)
+        return positions * self.taps * self.group_in * self.channels_out
+
+    def as_it_is(self, x: Array, kernel: Array) -> Array:
+        """The same convolution, left to XLA, in the layout that it likes best."""
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            self.stride,
+            self.padding,
+            self.spread,
+            self.dilation,
+            dimension_numbers=channels_last(self.rank),
+            feature_group_count=self.groups,
+            batch_group_count=self.batch_groups,
+            precision=self.precision,
+        )
+
+    @property
+    def is_kernel_gradient(self) -> bool:
+        """Whether this is better read as the gradient of another convolution's kernel.
+
+        JAX writes that gradient as a convolution whose window is as large as an image and whose output is as
+        small as a window, with one batch group for every group.
+        """
+        if self.groups > 1:
+            return False
+        return self.batch_groups > 1 or self.taps > math.prod(self.output)
+
+    def differentiated(self) -> "Convolution":
+        """The convolution whose kernel's gradient this is (when x is not spread).
+
+        With images X = x, its batch and channels exchanged, and dY = kernel,
+
+            y[c, t, o] = sum_{n, j} X[n, j * dilation + t * stride - low, c] * dY[n, j, o]
+
+        is the gradient of a convolution with that stride and dilation exchanged.
+        """
+        high = tuple(
+            (j - 1) * d + (t - 1) * s + 1 - n - low
+            for j, d, t, s, n, (low, _) in zip(
+                self.window, self.dilation, self.output, self.stride, self.size, self.padding, strict=True
+            )
+        )
+        return replace(
+            self,
+            batch=self.channels_in,
+            channels_in=self.batch,
+            window=self.output,
+            output=self.window,
+            stride=self.dilation,
+            dilation=self.stride,
+            padding=tuple((low, h) for (low, _), h in zip(self.padding, high, strict=True)),
+            groups=self.batch_groups,
+            batch_groups=1,
+        ).simplified()
+
+    def simplified(self) -> "Convolution":
+        """Without options that change nothing: a stride with one position, a dilation with one tap, ..."""
+        stride = tuple(1 if n == 1 else s for n, s in zip(self.output, self.stride, strict=True))
+        dilation = tuple(1 if w == 1 else d for w, d in zip(self.window, self.dilation, strict=True))
+        spread = tuple(1 if n == 1 else s for n, s in zip(self.size, self.spread, strict=True))
+        return replace(self, stride=stride, dilation=dilation, spread=spread)
+
+
+def channels_last(rank: int) -> lax.ConvDimensionNumbers:
+    """Images (batch, *spatial, channels) and kernels (*window, channels_in, channels_out)."""
+    images = (0, rank + 1, *range(1, rank + 1))
+    return lax.ConvDimensionNumbers(images, (rank + 1, rank, *range(rank)), images)
+
+
+def convolution_of(
+    x: Any, kernel: Any, y: Any, params: Mapping[str, Any], *, partitioned: bool = False
+) -> Convolution:
+    """The normal form of an equation, from its operands' and result's shapes and its parameters."""
+    numbers = params["dimension_numbers"]
+    batch, channels_in, *size = (x.shape[axis] for axis in numbers.lhs_spec)
+    channels_out, _, *window = (kernel.shape[axis] for axis in numbers.rhs_spec)
+    return Convolution(
+        batch=batch,
+        size=tuple(size),
+        channels_in=channels_in,
+        window=tuple(window),
+        channels_out=channels_out,
+        output=tuple(y.shape[axis] for axis in numbers.out_spec[2:]),
+        stride=tuple(params["window_strides"]),
+        padding=tuple((low, high) for low, high in params["padding"]),
+        spread=tuple(params["lhs_dilation"]),
+        dilation=tuple(params["rhs_dilation"]),
+        groups=params["feature_group_count"],
+        batch_groups=params["batch_group_count"],
+        precision=params["precision"],
+        partitioned=partitioned,
+    ).simplified()
+
+
+def to_channels_last(array: Array, spec: tuple[int, ...], *, kernel: bool = False) -> Array:
+    """An operand whose axes (batch, channels, *spatial) stand where `spec` says, brought to channels last.
+
+    A kernel's spec is (channels_out, channels_in, *window), and its channels go last in the other order.
+    """
+    first, second, *spatial = spec
+    return lax.transpose(array, (*spatial, second, first) if kernel else (first, *spatial, second))
+
+
+def from_channels_last(y: Array, spec: tuple[int, ...]) -> Array:
+    """The way back, for the result."""
+    batch, channels, *spatial = spec
+    permutation = [0] * y.ndim
+    for place, axis in enumerate((batch, *spatial, channels)):
+        permutation[axis] = place
+    return lax.transpose(y, permutation)
