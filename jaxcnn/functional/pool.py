@@ -1,7 +1,10 @@
-"""Pooling: one number for every window, channel by channel."""
+"""Pooling: one number for every window, channel by channel.
+
+Maxima and sums are one `lax.reduce_window`, which asks to be compiled by the rewrites of `jaxcnn.lowering`.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any, Literal, overload
 
@@ -23,6 +26,7 @@ from jaxcnn.functional.checks import (
     widen,
 )
 from jaxcnn.functional.geometry import Padding, Slide, slide
+from jaxcnn.lowering import accelerate
 
 
 @overload
@@ -112,9 +116,7 @@ def max_pool(
             x, [_nearest_inside(sliding.positions(axis), n) for axis, n in enumerate(size)]
         )
         return result if return_indices else result[0]
-    # A NumPy scalar: lax then recognises the maximum, and its gradient, under jit too.
-    lowest = np.array(-np.inf, x.dtype)
-    return lax.reduce_window(x, lowest, lax.max, **_reduce_window_options(sliding))
+    return _reduce_windows(x, -np.inf, lax.max, sliding)
 
 
 def avg_pool(
@@ -166,7 +168,7 @@ def avg_pool(
     as_bool("avg_pool", "count_include_pad", count_include_pad)
     x, sliding = _windows("avg_pool", x, window, stride, padding, dilation, ceil_mode)
     wide = widen(x)
-    sums = lax.reduce_window(wide, np.zeros((), wide.dtype), lax.add, **_reduce_window_options(sliding))
+    sums = _reduce_windows(wide, 0, lax.add, sliding)
     counts = _taps_inside(sliding, x.shape[1:-1], include_pad=count_include_pad)
     return (sums / jnp.asarray(counts[None, ..., None], wide.dtype)).astype(x.dtype)
 
@@ -222,7 +224,7 @@ def lp_pool(
     p = as_power("lp_pool", p)
     x, sliding = _windows("lp_pool", x, window, stride, padding, dilation, ceil_mode)
     powers = _power(widen(x), p)
-    sums = lax.reduce_window(powers, np.zeros((), powers.dtype), lax.add, **_reduce_window_options(sliding))
+    sums = _reduce_windows(powers, 0, lax.add, sliding)
     if any(sliding.overhang):
         counts = _taps_inside(sliding, x.shape[1:-1], include_pad=True)
         sums = sums * jnp.asarray((math.prod(sliding.window) / counts)[None, ..., None], sums.dtype)
@@ -447,10 +449,15 @@ def _taps_inside(sliding: Slide, size: tuple[int, ...], *, include_pad: bool = F
     return reduce(np.multiply.outer, counts)
 
 
-def _reduce_window_options(sliding: Slide) -> dict[str, tuple]:
-    return {
-        "window_dimensions": (1, *sliding.window, 1),
-        "window_strides": (1, *sliding.stride, 1),
-        "padding": ((0, 0), *sliding.reading, (0, 0)),
-        "window_dilation": (1, *sliding.dilation, 1),
-    }
+def _reduce_windows(x: Array, start: float, op: Callable[[Any, Any], Any], sliding: Slide) -> Array:
+    with accelerate():
+        return lax.reduce_window(
+            x,
+            # A NumPy scalar: lax then recognises the maximum, and its gradient, under jit too.
+            np.array(start, x.dtype),
+            op,
+            window_dimensions=(1, *sliding.window, 1),
+            window_strides=(1, *sliding.stride, 1),
+            padding=((0, 0), *sliding.reading, (0, 0)),
+            window_dilation=(1, *sliding.dilation, 1),
+        )

@@ -6,5 +6,6 @@ transformations of JAX. What changes is what that primitive is compiled to, wher
 """
 
 from jaxcnn.lowering.accelerate import accelerate
+from jaxcnn.lowering.explain import explain
 
-__all__ = ["accelerate"]
+__all__ = ["accelerate", "explain"]

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnn.lowering import depthwise, dots, grouped, transposed, volumetric
+from jaxcnn.lowering import depthwise, dots, grouped, planes, transposed, volumetric
 from jaxcnn.lowering.convolution import Convolution, channels_last
-from jaxcnn.lowering.images import crop
+from jaxcnn.lowering.images import crop, cropped
 
 
 class Choice(NamedTuple):
@@ -38,6 +38,17 @@ def lower_kernel_gradient(conv: Convolution, x: Array, dy: Array) -> Array:
     """The gradient (*window, group_in, channels_out) of conv's kernel, by the rewrite chosen for it."""
     conv, x = crop(conv, x)
     return choose_for_kernel_gradient(conv).rewrite(conv, x, dy)
+
+
+def chosen(conv: Convolution) -> Choice:
+    """The row by which `lower` compiles a convolution."""
+    if not conv.is_kernel_gradient:
+        return choose(conv if conv.is_spread else cropped(conv))
+    if not conv.is_spread:
+        return choose_for_kernel_gradient(cropped(conv.differentiated()))
+    if max(conv.dilation) == 1:
+        return choose_for_kernel_gradient(cropped(transposed.exchanged(conv)))
+    return _BOTH_SPREAD
 
 
 def choose(conv: Convolution) -> Choice:
@@ -80,8 +91,17 @@ def _is_one_product(conv: Convolution) -> bool:
     return conv.groups == 1 and conv.taps == 1
 
 
+def _is_depthwise(conv: Convolution) -> bool:
+    return conv.groups > 1 and conv.group_in == 1
+
+
 def _has_few_channels_a_group(conv: Convolution) -> bool:
-    return conv.groups > 1 and conv.group_in <= 8
+    return 1 < conv.groups and conv.group_in <= 16 and not conv.partitioned
+
+
+def _has_few_channels_and_long_lines(conv: Convolution) -> bool:
+    few = 1 < conv.groups and conv.group_in <= 4 and not conv.partitioned
+    return few and conv.rank == 2 and conv.output[1] >= 32
 
 
 def _is_grouped(conv: Convolution) -> bool:
@@ -102,7 +122,8 @@ def _always(conv: Convolution) -> bool:
 
 _MATRIX = "one matrix product"
 _SHIFTED = "shifted products"
-_PLANES = "planes"
+_SHIFTED_PLANES = "shifted planes"
+_VOLUME = "plane by plane"
 _TAPS = "a matrix product a tap"
 _GROUPS = "group by group"
 _XLA = "XLA's own"
@@ -117,9 +138,15 @@ CONVOLUTIONS = (
     Choice(_MATRIX, _is_one_product, dots.forward, "one tap is a matrix product over the channels"),
     Choice(
         _SHIFTED,
-        _has_few_channels_a_group,
+        _is_depthwise,
         depthwise.forward,
-        "few channels a group: an elementwise loop over shifted slices, where XLA has a scalar one",
+        "one channel a group: an elementwise loop over shifted slices, where XLA has a scalar one",
+    ),
+    Choice(
+        _SHIFTED_PLANES,
+        _has_few_channels_a_group,
+        planes.forward,
+        "few channels a group: the same loop with positions, not channels, next to each other",
     ),
     Choice(
         _GROUPS,
@@ -128,7 +155,7 @@ CONVOLUTIONS = (
         "each group alone is a dense convolution, for which XLA has fast code",
     ),
     Choice(
-        _PLANES,
+        _VOLUME,
         _is_volume,
         partial(volumetric.forward, lower=lower),
         "XLA has fast code for two spatial axes only",
@@ -151,9 +178,15 @@ KERNEL_GRADIENTS = (
     Choice(_MATRIX, _is_one_product, dots.kernel_gradient, "one tap is a matrix product over the positions"),
     Choice(
         _SHIFTED,
-        _has_few_channels_a_group,
+        _is_depthwise,
         depthwise.kernel_gradient,
-        "few channels a group: all taps are summed row by row, where XLA has a scalar loop",
+        "one channel a group: all taps are summed row by row, where XLA has a scalar loop",
+    ),
+    Choice(
+        _SHIFTED_PLANES,
+        _has_few_channels_and_long_lines,
+        planes.kernel_gradient,
+        "few channels a group, long lines: the same loop with positions next to each other",
     ),
     Choice(
         _GROUPS,
@@ -162,7 +195,7 @@ KERNEL_GRADIENTS = (
         "each group alone is a dense convolution, for which XLA has fast code",
     ),
     Choice(
-        _PLANES,
+        _VOLUME,
         _is_volume,
         partial(volumetric.kernel_gradient, lower=lower_kernel_gradient),
         "XLA has fast code for two spatial axes only",
@@ -179,4 +212,8 @@ KERNEL_GRADIENTS = (
         _kernel_gradient_as_it_is,
         "dense, few positions are padding: XLA's code is the fastest known",
     ),
+)
+
+_BOTH_SPREAD = Choice(
+    _XLA, _always, Convolution.as_it_is, "zeros between the elements of x and of dy: no better form is known"
 )

@@ -130,11 +130,21 @@ class Convolution:
         ).simplified()
 
     def simplified(self) -> "Convolution":
-        """Without options that change nothing: a stride with one position, a dilation with one tap, ..."""
-        stride = tuple(1 if n == 1 else s for n, s in zip(self.output, self.stride, strict=True))
+        """Without options that change nothing: a dilation of one tap, a spread of one element, a stride of
+        one position (whose padding is then cut to what that position reads)."""
         dilation = tuple(1 if w == 1 else d for w, d in zip(self.window, self.dilation, strict=True))
         spread = tuple(1 if n == 1 else s for n, s in zip(self.size, self.spread, strict=True))
-        return replace(self, stride=stride, dilation=dilation, spread=spread)
+        stride, padding = [], []
+        for axis, (low, high) in enumerate(self.padding):
+            single = self.output[axis] == 1 and self.stride[axis] > 1
+            if single:
+                reach = (self.window[axis] - 1) * dilation[axis] + 1
+                high = reach - low - ((self.size[axis] - 1) * spread[axis] + 1)
+            stride.append(1 if single else self.stride[axis])
+            padding.append((low, high))
+        return replace(
+            self, stride=tuple(stride), padding=tuple(padding), dilation=dilation, spread=spread
+        )
 
 
 def channels_last(rank: int) -> lax.ConvDimensionNumbers:

@@ -33,3 +33,8 @@ def rewriting() -> AbstractContextManager[None]:
 def is_marked(metadata: Mapping[str, Any] | None) -> bool:
     """Whether an equation with this metadata asks for the rewrites."""
     return metadata is not None and _MARK in metadata and _VETO not in metadata
+
+
+def is_forbidden(metadata: Mapping[str, Any] | None) -> bool:
+    """Whether the rewrites were forbidden for an equation with this metadata."""
+    return metadata is not None and _VETO in metadata

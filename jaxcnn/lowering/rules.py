@@ -1,20 +1,21 @@
-"""JAX's lowering rules for marked convolutions and pooling gradients.
+"""JAX's lowering rules for marked convolutions and pooling, and for their derivatives.
 
 This is the one place that knows JAX's private tables: the rule that was in force before ours is looked up
 there, and everything that is not marked or not eligible is handed on to it.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.interpreters import mlir
 
+from jaxcnn.lowering import pooling
 from jaxcnn.lowering.choice import lower
 from jaxcnn.lowering.convolution import convolution_of, from_channels_last, to_channels_last
-from jaxcnn.lowering.mark import is_marked, rewriting
+from jaxcnn.lowering.mark import is_forbidden, is_marked, rewriting
 
 PLATFORM = "cpu"
 
@@ -22,16 +23,19 @@ PLATFORM = "cpu"
 @functools.cache
 def register() -> bool:
     """Put the rules in front of those in force; False, and nothing done, where JAX does not show them."""
-    primitives = (jax.lax.conv_general_dilated_p,)
+    rules: dict[Any, Callable[..., Any]] = {
+        jax.lax.conv_general_dilated_p: _lower_convolution,
+        jax.lax.reduce_window_max_p: _lower_pooling("reduce_window_max"),
+        jax.lax.reduce_window_sum_p: _lower_pooling("reduce_window_sum"),
+        jax.lax.select_and_scatter_add_p: _lower_pooling("select_and_scatter_add"),
+        jax.lax.select_and_gather_add_p: _lower_pooling("select_and_gather_add"),
+    }
     try:
-        in_force = {primitive: _rule_in_force(primitive) for primitive in primitives}
+        in_force = {primitive: _rule_in_force(primitive) for primitive in rules}
     except (ImportError, AttributeError, KeyError):
         return False
-    mlir.register_lowering(
-        jax.lax.conv_general_dilated_p,
-        functools.partial(_lower_convolution, in_force[jax.lax.conv_general_dilated_p]),
-        platform=PLATFORM,
-    )
+    for primitive, rule in rules.items():
+        mlir.register_lowering(primitive, functools.partial(rule, in_force[primitive]), platform=PLATFORM)
     return True
 
 
@@ -49,7 +53,7 @@ def _lower_convolution(handed_on: Callable[..., Any], ctx: Any, x: Any, kernel: 
     (x_aval, kernel_aval), (y_aval,) = ctx.avals_in, ctx.avals_out
     conv = convolution_of(x_aval, kernel_aval, y_aval, params, partitioned=_is_partitioned(ctx))
     numbers = params["dimension_numbers"]
-    wide = jnp.float64 if jnp.float64 in (x_aval.dtype, kernel_aval.dtype, y_aval.dtype) else jnp.float32
+    wide = _wide(x_aval, kernel_aval, y_aval)
 
     def rewritten(x: jax.Array, kernel: jax.Array) -> jax.Array:
         with rewriting():
@@ -63,6 +67,30 @@ def _lower_convolution(handed_on: Callable[..., Any], ctx: Any, x: Any, kernel: 
     return _lower_as(rewritten, ctx, x, kernel)
 
 
+def _lower_pooling(kind: str) -> Callable[..., Any]:
+    def rule(handed_on: Callable[..., Any], ctx: Any, *operands: Any, **params: Any) -> Any:
+        if not _is_eligible(ctx):
+            return handed_on(ctx, *operands, **params)
+        (y_aval,) = ctx.avals_out
+        pool = pooling.pooling_of(kind, ctx.avals_in, y_aval, params, partitioned=_is_partitioned(ctx))
+        if pooling.choose(pool) is None:
+            return handed_on(ctx, *operands, **params)
+        wide = _wide(*ctx.avals_in)
+
+        def rewritten(*operands: jax.Array) -> jax.Array:
+            with rewriting():
+                return pooling.lower(pool, *(a.astype(wide) for a in operands)).astype(y_aval.dtype)
+
+        return _lower_as(rewritten, ctx, *operands)
+
+    return rule
+
+
+def _wide(*avals: Any) -> Any:
+    """The dtype to compute in."""
+    return jnp.float64 if any(aval.dtype == jnp.float64 for aval in avals) else jnp.float32
+
+
 def _lower_as(rewritten: Callable[..., jax.Array], ctx: Any, *operands: Any) -> Any:
     # Plain shapes: what a mesh says about the operands stands in the program around the equation.
     plain = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in]
@@ -70,17 +98,32 @@ def _lower_as(rewritten: Callable[..., jax.Array], ctx: Any, *operands: Any) -> 
 
 
 def _is_eligible(ctx: Any) -> bool:
-    """Marked, of real floating dtypes that CPUs compute with, of known shape, no axis divided explicitly."""
-    if ctx.jaxpr_eqn_ctx is None or not is_marked(ctx.jaxpr_eqn_ctx.xla_metadata):
-        return False
-    return all(_is_plain(aval) for aval in (*ctx.avals_in, *ctx.avals_out))
+    eqn_ctx = ctx.jaxpr_eqn_ctx
+    return eqn_ctx is not None and not handed_on_because(
+        eqn_ctx.xla_metadata, (*ctx.avals_in, *ctx.avals_out)
+    )
 
 
-def _is_plain(aval: Any) -> bool:
+def handed_on_because(metadata: Mapping[str, Any] | None, avals: Sequence[Any]) -> str | None:
+    """Why an equation with this metadata and these operands and results is left to JAX; None if it is not."""
+    if is_forbidden(metadata):
+        return "accelerate(False) is around it"
+    if not is_marked(metadata):
+        return "not marked: no accelerate() is around it"
+    return next(filter(None, map(_not_plain, avals)), None)
+
+
+def _not_plain(aval: Any) -> str | None:
     floats: Sequence[Any] = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
-    known = all(isinstance(size, int) and size > 0 for size in aval.shape)
-    divided = any(part is not None for part in getattr(aval.sharding, "spec", ()))
-    return known and not divided and any(aval.dtype == dtype for dtype in floats)
+    if not any(aval.dtype == dtype for dtype in floats):
+        return f"{aval.dtype}: the rewrites are for real floating dtypes"
+    if not all(isinstance(size, int) for size in aval.shape):
+        return "its shape is not known when it is compiled"
+    if 0 in aval.shape:
+        return "nothing to compute: an axis is empty"
+    if any(part is not None for part in getattr(aval.sharding, "spec", ())):
+        return "an explicit mesh divides it over devices"
+    return None
 
 
 def _is_partitioned(ctx: Any) -> bool:
