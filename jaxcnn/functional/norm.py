@@ -75,11 +75,15 @@ def batch_stats(
 
     if mask is None:
         count = jnp.asarray(size * devices, rows.dtype)
-        pivot = lax.stop_gradient(pool(rows[0]) / devices)
-        shifted = rows - pivot[None]
-        mean = pool(shifted.sum(axis=0)) / count
-        var = pool(jnp.square(shifted - mean[None]).sum(axis=0)) / count
-        return pivot + mean, var, count
+        pivot = pool(rows[0]) / devices
+        # The mean is a constant here, and what is left of it a remainder near 0: E[x^2] - E[x]^2 then loses
+        # nothing, and both sums, and their gradients, are taken in one pass.
+        centre = lax.stop_gradient(pivot + pool((rows - pivot[None]).sum(axis=0)) / count)
+        shifted = rows - centre[None]
+        sums = pool((shifted.sum(axis=0), jnp.square(shifted).sum(axis=0)))
+        mean, square = (total / count for total in sums)
+        var = square - jnp.square(mean)
+        return centre + mean, jnp.where(var < 0, 0, var), count  # below 0 by rounding
 
     mask = as_array(function, "mask", mask)
     if mask.dtype != jnp.bool_:
@@ -385,9 +389,21 @@ def _group_norm(
         )
     scale = None if scale is None else widen(per_channel(function, "scale", scale, x))
     bias = None if bias is None else widen(per_channel(function, "bias", bias, x))
-    grouped = x.reshape(*x.shape[:-1], groups, channels // groups)
-    standardized = _standardize(grouped, (*range(1, x.ndim - 1), x.ndim), eps)
-    return _affine(standardized.reshape(x.shape), scale, bias, x)
+    spatial = tuple(range(1, x.ndim - 1))
+
+    def mean(x: Array) -> Array:
+        """Of each group, in the place of each of its channels; no axis as long as x is split for it."""
+        of_channels = x.mean(spatial).reshape(len(x), groups, channels // groups)
+        of_groups = jnp.broadcast_to(of_channels.mean(-1, keepdims=True), of_channels.shape)
+        return jnp.expand_dims(of_groups.reshape(len(x), channels), spatial)
+
+    wide = widen(x)
+    first = wide[tuple(slice(0, 1) if axis in spatial else slice(None) for axis in range(x.ndim))]
+    shifted = wide - lax.stop_gradient(mean(first))
+    centred = shifted - mean(shifted)
+    factor = lax.rsqrt(mean(jnp.square(centred)) + eps)
+    factor = factor if scale is None else factor * scale.astype(factor.dtype)
+    return _affine(centred * factor, None, bias, x)
 
 
 def _devices(function: str, axis_name: Any) -> int:

@@ -168,7 +168,7 @@ def avg_pool(
     as_bool("avg_pool", "count_include_pad", count_include_pad)
     x, sliding = _windows("avg_pool", x, window, stride, padding, dilation, ceil_mode)
     wide = widen(x)
-    sums = _reduce_windows(wide, 0, lax.add, sliding)
+    sums = _reduce_windows(wide, 0.0, lax.add, sliding)
     counts = _taps_inside(sliding, x.shape[1:-1], include_pad=count_include_pad)
     return (sums / jnp.asarray(counts[None, ..., None], wide.dtype)).astype(x.dtype)
 
@@ -224,7 +224,7 @@ def lp_pool(
     p = as_power("lp_pool", p)
     x, sliding = _windows("lp_pool", x, window, stride, padding, dilation, ceil_mode)
     powers = _power(widen(x), p)
-    sums = _reduce_windows(powers, 0, lax.add, sliding)
+    sums = _reduce_windows(powers, 0.0, lax.add, sliding)
     if any(sliding.overhang):
         counts = _taps_inside(sliding, x.shape[1:-1], include_pad=True)
         sums = sums * jnp.asarray((math.prod(sliding.window) / counts)[None, ..., None], sums.dtype)

@@ -24,6 +24,7 @@ from jaxcnn.functional.checks import (
     widen,
 )
 from jaxcnn.functional.sampling import CUBIC, METHODS, cubic_far, cubic_near, near_image, sample
+from jaxcnn.functional.taps import taps_of, weighted_sum
 
 Scale = float | int | Sequence[float | int]
 """Output elements per input element: one number for every spatial axis, or one per axis."""
@@ -117,7 +118,7 @@ def resize(
         if n == m and (ratio is None or method in ("nearest", "bilinear") or antialias):
             continue
         positions, weights = _taps_of_axis(n, m, ratio, method, align_corners, antialias)
-        y = _weighted_sum(y, jnp.asarray(positions), jnp.asarray(weights, y.dtype), axis=axis)
+        y = weighted_sum(y, taps_of(positions, weights, n), axis=axis)
     return y.astype(x.dtype)
 
 
@@ -384,23 +385,6 @@ def _taps_of_axis(
         weights = np.where((positions >= 0) & (positions < n), weights, 0)
         weights /= weights.sum(axis=1, keepdims=True)
     return np.clip(positions, 0, n - 1), weights
-
-
-@partial(jax.jit, static_argnames="axis")
-def _weighted_sum(x: Array, positions: Array, weights: Array, *, axis: int) -> Array:
-    """One axis replaced by sum_t x[positions[:, t]] * weights[:, t]; what has weight 0 is not read."""
-    outputs, taps = weights.shape
-    if taps == 1:
-        return jnp.take(x, positions[:, 0], axis=axis, mode="clip")
-
-    def add(total: Array, tap: tuple[Array, Array]) -> tuple[Array, None]:
-        position, weight = tap
-        weight = jnp.expand_dims(weight, [other for other in range(x.ndim) if other != axis])
-        return total + jnp.where(weight != 0, jnp.take(x, position, axis=axis, mode="clip") * weight, 0), None
-
-    # Tap by tap: XLA:CPU gathers all taps at once forty times slower. Few of them become no loop at all.
-    start = jnp.zeros((*x.shape[:axis], outputs, *x.shape[axis + 1 :]), x.dtype)
-    return lax.scan(add, start, (positions.T, weights.T), unroll=min(taps, 8))[0]
 
 
 def _to_border(position: Array, size: int) -> Array:

@@ -65,6 +65,8 @@ class accelerate:
         self._entered.pop().__exit__(kind, error, traceback)
 
     def __call__(self, function: Function) -> Function:
+        """The same function, every call of it inside."""
+
         @functools.wraps(function)
         def inside(*args: Any, **kwargs: Any) -> Any:
             with accelerate(self.enabled):

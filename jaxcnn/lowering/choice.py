@@ -4,6 +4,7 @@ There is a table for convolutions of images (forward ones and gradients of their
 of kernels. The conditions are thresholds measured on CPU (docs/performance.md says how).
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -96,12 +97,12 @@ def _is_depthwise(conv: Convolution) -> bool:
 
 
 def _has_few_channels_a_group(conv: Convolution) -> bool:
-    return 1 < conv.groups and conv.group_in <= 16 and not conv.partitioned
+    few = 1 < conv.groups and conv.taps * conv.group_in <= planes.PRODUCTS
+    return few and not conv.partitioned
 
 
-def _has_few_channels_and_long_lines(conv: Convolution) -> bool:
-    few = 1 < conv.groups and conv.group_in <= 4 and not conv.partitioned
-    return few and conv.rank == 2 and conv.output[1] >= 32
+def _is_grouped_and_strided(conv: Convolution) -> bool:
+    return conv.groups > 1 and max(conv.stride) > 1
 
 
 def _is_grouped(conv: Convolution) -> bool:
@@ -113,13 +114,20 @@ def _is_volume(conv: Convolution) -> bool:
 
 
 def _has_small_or_padded_images(conv: Convolution) -> bool:
-    return False
+    if conv.groups > 1:
+        return False
+    few_positions = (
+        conv.batch * math.prod(conv.output) <= 512 and min(conv.channels_in, conv.channels_out) >= 256
+    )
+    return few_positions or dots.share_of_padding(conv) > 0.4
 
 
 def _always(conv: Convolution) -> bool:
     return True
 
 
+_PHASES = "phases"
+_TAP_PHASES = "taps by phase"
 _MATRIX = "one matrix product"
 _SHIFTED = "shifted products"
 _SHIFTED_PLANES = "shifted planes"
@@ -130,7 +138,7 @@ _XLA = "XLA's own"
 
 CONVOLUTIONS = (
     Choice(
-        "phases",
+        _PHASES,
         lambda conv: conv.is_spread,
         partial(transposed.forward, lower=lower),
         "zeros between the elements of x would be multiplied: one convolution a phase has none",
@@ -183,10 +191,10 @@ KERNEL_GRADIENTS = (
         "one channel a group: all taps are summed row by row, where XLA has a scalar loop",
     ),
     Choice(
-        _SHIFTED_PLANES,
-        _has_few_channels_and_long_lines,
-        planes.kernel_gradient,
-        "few channels a group, long lines: the same loop with positions next to each other",
+        _TAP_PHASES,
+        _is_grouped_and_strided,
+        partial(transposed.kernel_gradient, lower=lower_kernel_gradient),
+        "taps that read the same every stride-th position have the gradient of a kernel without stride",
     ),
     Choice(
         _GROUPS,

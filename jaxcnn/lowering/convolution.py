@@ -1,4 +1,4 @@
-"""What a lowering rule sees of a convolution, in one normal form: channels last, trivial options taken away."""
+"""What a lowering rule sees of a convolution, in one normal form: channels last, no trivial options."""
 
 import math
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ Pairs = tuple[tuple[int, int], ...]
 class Convolution:
     """One `lax.conv_general_dilated`, its operands brought to channels last.
 
-    With x (batch * batch_groups, *size, channels_in) and kernel (*window, channels_in // groups, channels_out),
-    for one spatial axis and no groups,
+    With x (batch, *size, channels_in) and kernel (*window, channels_in // groups, channels_out), for one
+    spatial axis and no groups,
 
         y[n, j, o] = sum_{t, c} spread(x)[n, j * stride + t * dilation - low, c] * kernel[t, c, o]
 
@@ -68,12 +68,6 @@ class Convolution:
     def reach(self) -> tuple[int, ...]:
         """Elements from the first to the last tap, per axis."""
         return tuple((w - 1) * d + 1 for w, d in zip(self.window, self.dilation, strict=True))
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates: one for every tap, input channel of the group, output channel and position."""
-        positions = self.batch // self.batch_groups * math.prod(self.output)
-        return positions * self.taps * self.group_in * self.channels_out
 
     def as_it_is(self, x: Array, kernel: Array) -> Array:
         """The same convolution, left to XLA, in the layout that it likes best."""
@@ -130,8 +124,10 @@ class Convolution:
         ).simplified()
 
     def simplified(self) -> "Convolution":
-        """Without options that change nothing: a dilation of one tap, a spread of one element, a stride of
-        one position (whose padding is then cut to what that position reads)."""
+        """Without options that change nothing: a dilation of one tap, a spread of one element, a stride.
+
+        A stride changes nothing where there is one position, whose padding is then cut to what it reads.
+        """
         dilation = tuple(1 if w == 1 else d for w, d in zip(self.window, self.dilation, strict=True))
         spread = tuple(1 if n == 1 else s for n, s in zip(self.size, self.spread, strict=True))
         stride, padding = [], []
@@ -142,9 +138,7 @@ class Convolution:
                 high = reach - low - ((self.size[axis] - 1) * spread[axis] + 1)
             stride.append(1 if single else self.stride[axis])
             padding.append((low, high))
-        return replace(
-            self, stride=tuple(stride), padding=tuple(padding), dilation=dilation, spread=spread
-        )
+        return replace(self, stride=tuple(stride), padding=tuple(padding), dilation=dilation, spread=spread)
 
 
 def channels_last(rank: int) -> lax.ConvDimensionNumbers:

@@ -11,12 +11,12 @@ The kernel's gradient is the same products, summed over images and positions ins
 
     dkernel[t, i, o] = sum_n sum_j X_i[n, j * stride + t * dilation - low, o] * dy[n, j, o],
 
-here a few rows of dy at a time: the products of all taps are added to accumulators that stay in the cache,
-while the rows of x are there, instead of one pass over all images per tap.
+all taps in one reduction of many operands: one pass over x and dy, instead of one for every tap.
 """
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -24,15 +24,19 @@ import numpy as np
 from jax import Array, lax
 
 from jaxcnn.lowering.convolution import Convolution
-from jaxcnn.lowering.images import add_up, divisor, image_by_image, pad, repeat, strided
+from jaxcnn.lowering.images import add_up, image_by_image, pad, repeat, strided
 
-# Rows of dy whose products are summed before they are added to an accumulator, and products written out in one
-# loop body at most: more of them save little traffic and take seconds to compile.
-ROWS, PRODUCTS = 16, 800
+# Products written out in one loop body: more compile for seconds, so a larger window goes row by row of taps.
+PRODUCTS = 64
 
 
 def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
     """The convolution of x (batch, *size, channels_in) with kernel (*window, group_in, channels_out)."""
+    if conv.taps * conv.group_in > PRODUCTS and conv.window[0] > 1:
+        row, read = _one_row_of_taps(conv, x)
+        rows = jnp.arange(conv.window[0]), kernel[:, None]
+        zeros = jnp.zeros((conv.batch, *conv.output, conv.channels_out), x.dtype)
+        return lax.scan(lambda y, tap: (y + forward(row, read(tap[0]), tap[1]), None), zeros, rows)[0]
     shifted = _flat if max(conv.stride) == 1 else _strided
     if conv.partitioned or (shifted is _flat and conv.group_in == 1):
         return shifted(conv, x, kernel)
@@ -41,12 +45,20 @@ def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
 
 def kernel_gradient(conv: Convolution, x: Array, dy: Array) -> Array:
     """The gradient of conv's kernel, (*window, group_in, channels_out), from x and dy."""
-    window = conv.window
-    if conv.rank == 1:  # one axis is an image of one row
-        conv, x, dy = _with_one_row(conv), jnp.expand_dims(x, 1), jnp.expand_dims(dy, 1)
-    sums = _reduced(conv, x, dy) if conv.partitioned else _row_by_row(conv, x, dy)
-    gradient = jnp.stack([total.sum(range(total.ndim - 1)) for total in sums])
-    return gradient.reshape(*window, conv.group_in, conv.channels_out)
+    if conv.taps * conv.group_in > PRODUCTS and conv.window[0] > 1:
+        row, read = _one_row_of_taps(conv, x)
+        rows = lax.map(lambda tap: kernel_gradient(row, read(tap), dy), jnp.arange(conv.window[0]))
+        return rows.reshape(*conv.window, conv.group_in, conv.channels_out)
+    sources = _sources(conv, x)
+    products = [
+        strided(source, _place(conv, tap), conv.output, conv.stride) * dy
+        for tap in _taps(conv)
+        for source in sources
+    ]
+    # Over images and lines first: the sums of a line stay in the cache, and a line is as long as a vector.
+    zeros = (np.zeros((), x.dtype),) * len(products)
+    sums = jnp.stack(lax.reduce(tuple(products), zeros, _add_each, (0, 1)))
+    return sums.sum(range(1, sums.ndim - 1)).reshape(*conv.window, conv.group_in, conv.channels_out)
 
 
 def _flat(conv: Convolution, x: Array, kernel: Array) -> Array:
@@ -79,54 +91,8 @@ def _strided(conv: Convolution, x: Array, kernel: Array) -> Array:
     return add_up(terms)
 
 
-def _row_by_row(conv: Convolution, x: Array, dy: Array) -> list[Array]:
-    """Sums over images and over the first spatial axis, one for each tap and i."""
-    parts = conv.taps * conv.group_in
-    together = divisor(conv.batch, max(1, min(ROWS // 2, PRODUCTS // parts)))  # images of one sum
-    rows = divisor(conv.output[0], max(1, min(ROWS // together, PRODUCTS // (parts * together))))
-    sources = _sources(conv, x)
-    reach = (rows - 1) * conv.stride[0] + (conv.window[0] - 1) * conv.dilation[0] + 1
-
-    def split(images: Array) -> Array:
-        """(images of one sum, sums, rows, *rest)."""
-        return images.reshape(together, conv.batch // together, *images.shape[1:])
-
-    def add_rows(sums: tuple[Array, ...], block: Array) -> tuple[tuple[Array, ...], None]:
-        dy_rows = split(lax.dynamic_slice_in_dim(dy, block * rows, rows, axis=1))
-        x_rows = [
-            split(lax.dynamic_slice_in_dim(source, block * (rows * conv.stride[0]), reach, axis=1))
-            for source in sources
-        ]
-        added = []
-        for total, (tap, i) in zip(sums, itertools.product(_taps(conv), range(conv.group_in)), strict=True):
-            first, *rest = _place(conv, tap)
-            for image, row in itertools.product(range(together), range(rows)):
-                taken = x_rows[i][image, :, first + row * conv.stride[0]]
-                total = (
-                    total + strided(taken, rest, conv.output[1:], conv.stride[1:]) * dy_rows[image, :, row]
-                )
-            added.append(total)
-        return tuple(added), None
-
-    zeros = jnp.zeros((conv.batch // together, *conv.output[1:], conv.channels_out), x.dtype)
-    sums, _ = lax.scan(add_rows, (zeros,) * parts, jnp.arange(conv.output[0] // rows))
-    return list(sums)
-
-
-def _reduced(conv: Convolution, x: Array, dy: Array) -> list[Array]:
-    """The same sums in one reduction of all the products, which a compiler can divide over devices."""
-    sources = _sources(conv, x)
-    products = [
-        strided(source, _place(conv, tap), conv.output, conv.stride) * dy
-        for tap in _taps(conv)
-        for source in sources
-    ]
-    zeros = (np.zeros((), x.dtype),) * len(products)
-
-    def add(one: tuple[Array, ...], other: tuple[Array, ...]) -> tuple[Array, ...]:
-        return tuple(a + b for a, b in zip(one, other, strict=True))
-
-    return list(lax.reduce(tuple(products), zeros, add, (0, 1)))
+def _add_each(one: tuple[Array, ...], other: tuple[Array, ...]) -> tuple[Array, ...]:
+    return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
 def _sources(conv: Convolution, x: Array) -> list[Array]:
@@ -136,6 +102,20 @@ def _sources(conv: Convolution, x: Array) -> list[Array]:
         for i in range(conv.group_in)
     ]
     return [lax.optimization_barrier(pad(channel, conv.padding)) for channel in channels]
+
+
+def _one_row_of_taps(conv: Convolution, x: Array) -> tuple[Convolution, Callable[[Array], Array]]:
+    """The same convolution with the first axis of its window cut to one tap, and what tap t of it reads."""
+    padded = lax.optimization_barrier(pad(x, conv.padding))
+    reach = (conv.output[0] - 1) * conv.stride[0] + 1
+    row = replace(
+        conv,
+        size=(reach, *padded.shape[2:-1]),
+        window=(1, *conv.window[1:]),
+        padding=((0, 0),) * conv.rank,
+        dilation=(1, *conv.dilation[1:]),
+    )
+    return row, lambda tap: lax.dynamic_slice_in_dim(padded, tap * conv.dilation[0], reach, axis=1)
 
 
 def _taps(conv: Convolution) -> list[tuple[int, ...]]:
@@ -150,16 +130,3 @@ def _place(conv: Convolution, tap: tuple[int, ...]) -> tuple[int, ...]:
 def _weights(kernel: Array, tap: tuple[int, ...], i: int, rank: int) -> Array:
     """kernel[tap, i], to be multiplied with an array of this rank."""
     return kernel[(*tap, i)].reshape((1,) * (rank - 1) + (-1,))
-
-
-def _with_one_row(conv: Convolution) -> Convolution:
-    return replace(
-        conv,
-        size=(1, *conv.size),
-        window=(1, *conv.window),
-        output=(1, *conv.output),
-        stride=(1, *conv.stride),
-        padding=((0, 0), *conv.padding),
-        spread=(1, *conv.spread),
-        dilation=(1, *conv.dilation),
-    )

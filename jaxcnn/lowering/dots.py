@@ -9,6 +9,7 @@ dilation), and the channels many: the products are then large, and nothing is mu
 """
 
 import itertools
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +53,15 @@ def kernel_gradient(conv: Convolution, x: Array, dy: Array) -> Array:
         )
         gradients.append(_product(conv, _read(conv, x, spans), dy_part, contracting=(positions, positions)))
     return jnp.stack(gradients).reshape(*conv.window, conv.channels_in, conv.channels_out)
+
+
+def share_of_padding(conv: Convolution) -> float:
+    """The share of all products that would be with padding."""
+    inside = 0
+    for tap in itertools.product(*map(range, conv.window)):
+        spans = _spans(conv, tap)
+        inside += math.prod(count for *_, count in spans) if spans else 0
+    return 1 - inside / (conv.taps * math.prod(conv.output))
 
 
 def _spans(conv: Convolution, tap: tuple[int, ...]) -> list[Span] | None:

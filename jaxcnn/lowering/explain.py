@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from jaxcnn.lowering import rules
+from jaxcnn.lowering import pooling, rules
 from jaxcnn.lowering.choice import chosen
 from jaxcnn.lowering.convolution import Convolution, convolution_of
 
@@ -32,7 +32,8 @@ class Row(NamedTuple):
     """One convolution or pooling of a program.
 
     Shapes are those of the arrays as they are, in the order of axes that the program uses. For a gradient x,
-    kernel and y are what the equation reads and writes: a kernel's gradient reads x and dy, and writes a kernel.
+    kernel and y are what the equation reads and writes: a kernel's gradient reads x and dy and writes a
+    kernel.
     """
 
     kind: str
@@ -43,8 +44,8 @@ class Row(NamedTuple):
     options: str
     lowering: str
     reason: str
-    macs: int
-    """Multiply-accumulates of one time; 0 for pooling, which multiplies nothing."""
+    macs: int | None
+    """Multiply-accumulates of one time; 0 for pooling, None where a shape is not known."""
     times: int | None
     """How often it runs: the length of the scans around it; None inside a while loop."""
 
@@ -55,7 +56,7 @@ class Explanation(tuple[Row, ...]):
     @property
     def macs(self) -> int:
         """Multiply-accumulates of the program, what is inside a while loop (and each branch) counted once."""
-        return sum(row.macs * (1 if row.times is None else row.times) for row in self)
+        return sum((row.macs or 0) * (1 if row.times is None else row.times) for row in self)
 
     def __str__(self) -> str:
         if not self:
@@ -72,8 +73,8 @@ class Explanation(tuple[Row, ...]):
 def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
     """Print, and return, a row for each convolution and pooling that `fn(*args, **kwargs)` runs.
 
-    Nothing is computed: fn is traced, as jax.jit does, and what it calls is walked too (jit, scan, cond, while,
-    remat, shard_map, ...). The gradients' convolutions have rows of their own where fn takes a gradient.
+    Nothing is computed: fn is traced, as jax.jit does, and what it calls is walked too (jit, scan, cond,
+    while, remat, shard_map, ...). Where fn takes a gradient, the gradients' convolutions have their own rows.
 
     A convolution's multiply-accumulates (MACs) are
 
@@ -81,7 +82,8 @@ def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
 
     the same for a convolution and for both of its gradients: positions are those of its output, padding
     included, or of its input where that is the one that is spread out (a transposed convolution), so that no
-    zero between elements is counted.
+    zero between elements is counted. The gradients of a transposed convolution of stride 1, where nothing is
+    spread out, are counted as those of any other convolution.
 
     Args:
         fn: any function of JAX arrays, jitted or not.
@@ -89,8 +91,8 @@ def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
         **kwargs: its keyword arguments.
 
     Returns:
-        An Explanation: a tuple of rows with the fields kind, x, kernel, y, options, lowering, reason, macs and
-        times. str() of it is the table, and its macs is the sum.
+        An Explanation: a tuple of rows with the fields kind, x, kernel, y, options, lowering, reason, macs
+        and times. str() of it is the table, and its macs is the sum.
 
     Raises:
         TypeError: fn is not callable.
@@ -111,18 +113,43 @@ def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
             f"explain: fn must be callable, got {type(fn).__name__}; "
             "a function and its arguments are given apart, explain(fn, x)"
         )
-    explanation = explanation_of(_traced(fn, args, kwargs))
+    program, divided = _traced(fn, args, kwargs)
+    explanation = explanation_of(program, partitioned=divided)
     print(explanation)
     return explanation
 
 
-def explanation_of(program: ClosedJaxpr) -> Explanation:
-    """The rows of a traced program (jax.make_jaxpr), not printed."""
-    return Explanation(_rows(program.jaxpr, stack="", times=1))
+def explanation_of(program: ClosedJaxpr, *, partitioned: bool = False) -> Explanation:
+    """The rows of a traced program (jax.make_jaxpr); partitioned if a mesh divides its arrays."""
+    return Explanation(_rows(program.jaxpr, _Place(stack="", times=1, partitioned=partitioned)))
 
 
-def _traced(fn: Callable[..., Any], args: Any, kwargs: Any) -> ClosedJaxpr:
-    """fn's program; all that is no array stays what it is, as in a call."""
+class _Place(NamedTuple):
+    """Where in a program an equation stands."""
+
+    stack: str  # the transformations that made it, from outermost to innermost
+    times: int | None
+    partitioned: bool
+
+    @property
+    def transposed(self) -> int:
+        """How often JAX transposed here, to go backward; what remat computes again was not."""
+        return self.stack.rpartition("rematted_computation")[2].count("transpose(")
+
+    def at(self, eqn: Any) -> "_Place":
+        """The place of an equation of this program."""
+        return self._replace(stack=f"{self.stack}/{eqn.source_info.name_stack}")
+
+    def inside(self, eqn: Any) -> "_Place":
+        """The place of the programs that an equation at this place calls."""
+        name, params = eqn.primitive.name, eqn.params
+        times = None if name == "while" or self.times is None else self.times * params.get("length", 1)
+        over_a_mesh = self.partitioned or any(map(_is_divided, params.get("in_shardings", ())))
+        return self._replace(times=times, partitioned=over_a_mesh and name != "shard_map")
+
+
+def _traced(fn: Callable[..., Any], args: Any, kwargs: Any) -> tuple[ClosedJaxpr, bool]:
+    """The program of a call, and whether a mesh divides its arrays; all that is no array stays what it is."""
     leaves, tree = jax.tree.flatten((args, kwargs))
     arrays = {place: leaf for place, leaf in enumerate(leaves) if _is_array(leaf)}
 
@@ -131,32 +158,29 @@ def _traced(fn: Callable[..., Any], args: Any, kwargs: Any) -> ClosedJaxpr:
         # Whatever is returned that is no array is no part of the program.
         return [leaf for leaf in jax.tree.leaves(fn(*args, **kwargs)) if _is_array(leaf)]
 
-    return jax.make_jaxpr(call)(arrays)
+    divided = any(_is_divided(getattr(array, "sharding", None)) for array in arrays.values())
+    return jax.make_jaxpr(call)(arrays), divided
 
 
 def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
 
 
-def _rows(jaxpr: Any, *, stack: str, times: int | None) -> Iterator[Row]:
+def _is_divided(sharding: Any) -> bool:
+    return len(getattr(sharding, "device_set", ())) > 1
+
+
+def _rows(jaxpr: Any, around: _Place) -> Iterator[Row]:
     made_by = {id(variable): eqn for eqn in jaxpr.eqns for variable in eqn.outvars}
     for eqn in jaxpr.eqns:
-        name = eqn.primitive.name
-        here = f"{stack}/{eqn.source_info.name_stack}"
-        if name == "conv_general_dilated":
-            yield _convolution(eqn, _is_flipped(eqn, made_by), _is_backward(here), times)
-        elif name in POOLS:
-            yield _pool(eqn, _is_backward(here), times)
+        here = around.at(eqn)
+        if eqn.primitive.name == "conv_general_dilated":
+            yield _convolution(eqn, here, flipped=_is_flipped(eqn, made_by))
+        elif eqn.primitive.name in POOLS:
+            yield _pool(eqn, here)
         else:
-            inside = _times_inside(eqn, times)
             for part in _jaxprs(eqn.params.values()):
-                yield from _rows(part, stack=here, times=inside)
-
-
-def _times_inside(eqn: Any, times: int | None) -> int | None:
-    if eqn.primitive.name == "while" or times is None:
-        return None
-    return times * eqn.params["length"] if eqn.primitive.name == "scan" else times
+                yield from _rows(part, here.inside(eqn))
 
 
 def _jaxprs(values: Any) -> Iterator[Any]:
@@ -169,32 +193,34 @@ def _jaxprs(values: Any) -> Iterator[Any]:
             yield from _jaxprs(value)
 
 
-def _is_backward(stack: str) -> bool:
-    """Whether JAX made the equation by transposing another; remat's second forward pass is no such one."""
-    return "transpose(" in stack.rpartition("rematted_computation")[2]
-
-
 def _is_flipped(eqn: Any, made_by: dict[int, Any]) -> bool:
     """Whether the taps of the kernel stand in opposite order: so JAX writes the gradient of the input."""
     kernel = eqn.invars[1]
-    while (maker := made_by.get(id(kernel))) is not None and maker.primitive.name in MOVES:
-        kernel = maker.invars[0]
     spatial = eqn.params["dimension_numbers"].rhs_spec[2:]
-    return (
-        maker is not None
-        and maker.primitive.name == "rev"
-        and len(maker.params["dimensions"]) == len(spatial)
+    while (maker := made_by.get(id(kernel))) is not None:
+        called = maker.params["jaxpr"].eqns if maker.primitive.name == "jit" else ()  # such as jnp.flip
+        does = called[0] if len(called) == 1 else maker
+        if does.primitive.name == "rev":
+            return len(does.params["dimensions"]) == len(spatial)
+        if does.primitive.name not in MOVES:
+            break
+        kernel = maker.invars[0]
+    return False
+
+
+def _convolution(eqn: Any, place: _Place, *, flipped: bool) -> Row:
+    x, kernel, y = avals = [variable.aval for variable in (*eqn.invars, *eqn.outvars)]
+    # A size that is not known stands as 1.
+    known_x, known_kernel, known_y = (
+        jax.ShapeDtypeStruct([n if isinstance(n, int) else 1 for n in aval.shape], aval.dtype)
+        for aval in avals
     )
-
-
-def _convolution(eqn: Any, flipped: bool, backward: bool, times: int | None) -> Row:
-    (x, kernel), y = (variable.aval for variable in eqn.invars), eqn.outvars[0].aval
-    conv = convolution_of(x, kernel, y, eqn.params)
-    kind = _kind(eqn, conv, flipped, backward)
-    positions, taps = _positions_and_taps(kind, conv, flipped, spread=_is_spread(eqn))
+    conv = convolution_of(known_x, known_kernel, known_y, eqn.params, partitioned=place.partitioned)
+    kind = _kind(eqn, conv, flipped, place.transposed)
+    spread, strided = map(_is_over_one, (eqn.params["lhs_dilation"], eqn.params["window_strides"]))
+    positions, taps = _positions_and_taps(kind, conv, flipped, spread=spread, strided=strided)
     pairs = conv.batch // conv.batch_groups * conv.group_in * conv.channels_out
-    macs = pairs * math.prod(positions) * math.prod(taps)
-    lowering, reason = _lowering(eqn, conv)
+    known = all(isinstance(n, int) for aval in avals for n in aval.shape)
     options = _options(
         stride=eqn.params["window_strides"],
         padding=eqn.params["padding"],
@@ -203,28 +229,41 @@ def _convolution(eqn: Any, flipped: bool, backward: bool, times: int | None) -> 
         groups=(conv.groups,),
         batch_groups=(conv.batch_groups,),
     )
-    return Row(kind, x.shape, kernel.shape, y.shape, options, lowering, reason, macs, times)
+    reason = _handed_on_because(eqn)
+    choice = chosen(conv) if reason is None else None
+    return Row(
+        kind=kind,
+        x=x.shape,
+        kernel=kernel.shape,
+        y=y.shape,
+        options=options,
+        lowering=choice.name if choice else XLA,
+        reason=choice.reason if choice else reason or "",
+        macs=pairs * math.prod(positions) * math.prod(taps) if known else None,
+        times=place.times,
+    )
 
 
-def _kind(eqn: Any, conv: Convolution, flipped: bool, backward: bool) -> str:
-    if backward and flipped:
+def _kind(eqn: Any, conv: Convolution, flipped: bool, transposed: int) -> str:
+    if transposed and flipped:
         return "input gradient"
     numbers = eqn.params["dimension_numbers"]
-    # To sum over the images JAX reads the batch as channels, and the channels as batch.
+    # To sum over the images JAX reads the batch as channels and the channels as batch; back again, if the
+    # gradient of a gradient is a convolution of images.
     exchanged = numbers.lhs_spec[0] > numbers.lhs_spec[1]
-    if backward and (exchanged or conv.is_kernel_gradient):
+    if transposed == 1 or (transposed and (exchanged or conv.is_kernel_gradient)):
         return "kernel gradient"
-    return "transposed convolution" if _is_spread(eqn) else "convolution"
+    return "transposed convolution" if _is_over_one(eqn.params["lhs_dilation"]) else "convolution"
 
 
 def _positions_and_taps(
-    kind: str, conv: Convolution, flipped: bool, *, spread: bool
+    kind: str, conv: Convolution, flipped: bool, *, spread: bool, strided: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The axes of the convolution's positions, and those of its taps, whichever array has them here."""
     if kind == "kernel gradient":  # the window is as large as dy, and the output as small as a window
         return conv.size if spread else conv.window, conv.output
     if kind == "input gradient":  # x is dy; where that is strided, the convolution was a transposed one
-        return conv.output if not spread and max(conv.stride, default=1) > 1 else conv.size, conv.window
+        return conv.output if strided and not spread else conv.size, conv.window
     if spread:
         return conv.size, conv.window
     if flipped:  # perhaps a transposed convolution of stride 1: then x has fewer positions than y
@@ -232,37 +271,43 @@ def _positions_and_taps(
     return conv.output, conv.window
 
 
-def _is_spread(eqn: Any) -> bool:
-    return max(eqn.params["lhs_dilation"], default=1) > 1
+def _is_over_one(steps: Sequence[int]) -> bool:
+    return max(steps, default=1) > 1
 
 
-def _lowering(eqn: Any, conv: Convolution) -> tuple[str, str]:
+def _handed_on_because(eqn: Any) -> str | None:
     avals = [variable.aval for variable in (*eqn.invars, *eqn.outvars)]
-    reason = rules.handed_on_because(eqn.ctx.xla_metadata, avals)
-    if reason is None and jax.default_backend() != rules.PLATFORM:
-        reason = f"the rewrites are for {rules.PLATFORM}"
-    if reason is None and not rules.register():
-        reason = "this version of JAX does not show its lowering rules"
-    if reason is not None:
-        return XLA, reason
-    choice = chosen(conv)
-    return choice.name, choice.reason
+    if reason := rules.handed_on_because(eqn.ctx.xla_metadata, avals):
+        return reason
+    if jax.default_backend() != rules.PLATFORM:
+        return f"the rewrites are for {rules.PLATFORM}"
+    return None if rules.register() else "this version of JAX does not show its lowering rules"
 
 
-def _pool(eqn: Any, backward: bool, times: int | None) -> Row:
+def _pool(eqn: Any, place: _Place) -> Row:
     name, params = eqn.primitive.name, eqn.params
-    kind = POOLS[name] + (" gradient" if backward and name == "reduce_window_sum" else "")
-    # select_and_scatter_add reads (dy, x); select_and_gather_add the tangent and x; a variadic pool many arrays.
-    x = eqn.invars[1 if name.startswith("select") else 0].aval
-    window = tuple(params["window_dimensions"])
-    options = _options(
-        stride=params["window_strides"],
-        padding=params["padding"],
-        spread=params.get("base_dilation", ()),
-        dilation=params.get("window_dilation", ()),
-    )
+    avals, y = [variable.aval for variable in eqn.invars], eqn.outvars[0].aval
+    reason = _handed_on_because(eqn)
+    choice = None
+    if reason is None and name in pooling.CHOICES:
+        choice = pooling.choose(pooling.pooling_of(name, avals, y, params, partitioned=place.partitioned))
+    # The derivatives read dy, or the tangent, before x.
+    x = avals[1 if name.startswith("select") else 0]
     return Row(
-        kind, x.shape, window, eqn.outvars[0].aval.shape, options, XLA, "no rewrite is known", 0, times
+        kind=POOLS[name] + (" gradient" if place.transposed and name == "reduce_window_sum" else ""),
+        x=x.shape,
+        kernel=tuple(params["window_dimensions"]),
+        y=y.shape,
+        options=_options(
+            stride=params["window_strides"],
+            padding=params["padding"],
+            spread=params.get("base_dilation", ()),
+            dilation=params.get("window_dilation", ()),
+        ),
+        lowering=choice.name if choice else XLA,
+        reason=choice.reason if choice else reason or "XLA's code is the fastest known",
+        macs=0,
+        times=place.times,
     )
 
 
@@ -284,7 +329,7 @@ def _options(**options: Sequence[Any]) -> str:
 def _cells(row: Row) -> tuple[str, ...]:
     times = "?" if row.times is None else str(row.times)
     shapes = [str(tuple(shape)) for shape in (row.x, row.kernel, row.y)]
-    macs = f"{row.macs:,}" if row.macs else ""
+    macs = "?" if row.macs is None else f"{row.macs:,}" if row.macs else ""
     return (row.kind, *shapes, row.options, times, macs, row.lowering, row.reason)
 
 

@@ -30,9 +30,7 @@ def cropped(conv: Convolution) -> Convolution:
     return replace(
         conv,
         size=tuple(n + low + high for n, (low, high) in zip(conv.size, taken, strict=True)),
-        padding=tuple(
-            (low - a, high - b) for (low, high), (a, b) in zip(conv.padding, taken, strict=True)
-        ),
+        padding=tuple((low - a, high - b) for (low, high), (a, b) in zip(conv.padding, taken, strict=True)),
     ).simplified()
 
 

@@ -26,7 +26,7 @@ def forbidding() -> AbstractContextManager[None]:
 
 
 def rewriting() -> AbstractContextManager[None]:
-    """Equations traced inside are part of a rewrite: the mark is taken off, and nothing rewrites them again."""
+    """Equations traced inside are part of a rewrite, and are not rewritten again: the mark is taken off."""
     return set_xla_metadata(**{_MARK: None})
 
 

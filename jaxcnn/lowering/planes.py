@@ -5,12 +5,10 @@ With images as planes X[c] of positions, output plane o of group g is
     Y[o] = sum_{i, t} shift_t(X[g * group_in + i]) * kernel[t, i, o],
 
 a sum of shifted planes, each times one number. Positions lie next to each other, so that this is one
-elementwise loop that a compiler vectorises whatever the number of channels; channels last, as the images come,
-a group of 4 would fill half a vector. The two changes of layout read and write the images once each. With a
-stride s every s-th position of every s-th line is a plane of its own, which makes all shifts contiguous.
-
-The kernel's gradient sums shift_t(X[g * group_in + i]) * dY[o] over images and positions: first over images
-and a few lines at a time, to accumulators as long as a line, which stay in the cache, then over the line.
+elementwise loop that a compiler vectorises whatever the number of channels; channels last, as the images
+come, a group of 4 would fill half a vector. The two changes of layout read and write the images once each.
+With a stride s every s-th position of every s-th line is a plane of its own, so that all shifts are
+contiguous.
 
 XLA:CPU's own code for grouped convolutions is a scalar loop. Groups are never joined to a larger one by
 zeros between them: what is infinite in one group stays there.
@@ -25,9 +23,9 @@ from jax import Array, lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from jaxcnn.lowering.convolution import Convolution
-from jaxcnn.lowering.images import add_up, divisor
+from jaxcnn.lowering.images import add_up
 
-LINES = 16  # lines whose products are summed before they are added to an accumulator
+PRODUCTS = 80  # products written out in one loop body: more compile for seconds
 
 
 def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
@@ -54,45 +52,6 @@ def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
         jnp.moveaxis(y, 1, 2), np.zeros((), y.dtype), [(0,) * 3, (0, math.prod(whole) - length, 0), (0,) * 3]
     )
     return y.reshape(batch, *whole, conv.channels_out)[:, *(slice(n) for n in conv.output)]
-
-
-def kernel_gradient(conv: Convolution, x: Array, dy: Array) -> Array:
-    """The gradient (*window, group_in, channels_out) of conv's kernel, for two spatial axes."""
-    planes = _split_by_stride(conv, x)
-    planes = planes.reshape(*conv.stride, conv.batch, conv.groups, conv.group_in, *planes.shape[-2:])
-    dy = _positions_last(jnp.moveaxis(dy, -1, 1))
-    dy = dy.reshape(conv.batch, conv.groups, conv.group_out, *conv.output)
-    together = divisor(conv.batch, LINES // 2)  # images of one sum
-    lines = divisor(conv.output[0], LINES // together)
-    reach = lines + (conv.window[0] - 1) * conv.dilation[0] // conv.stride[0]
-    parts = list(itertools.product(itertools.product(*map(range, conv.window)), range(conv.group_in)))
-
-    def add_lines(sums: tuple[Array, ...], block: Array) -> tuple[tuple[Array, ...], None]:
-        x_lines = lax.dynamic_slice_in_dim(planes, block * lines, reach, axis=planes.ndim - 2)
-        dy_lines = lax.dynamic_slice_in_dim(dy, block * lines, lines, axis=3)
-        added = []
-        for total, (tap, i) in zip(sums, parts, strict=True):
-            phase, (line, place) = _phase_and_place(conv, tap)
-            for image, row in itertools.product(range(together), range(lines)):
-                some = slice(image, None, together)
-                taken = x_lines[
-                    (
-                        *phase,
-                        some,
-                        slice(None),
-                        slice(i, i + 1),
-                        line + row,
-                        slice(place, place + conv.output[1]),
-                    )
-                ]
-                total = total + taken * dy_lines[some, :, :, row]
-            added.append(total)
-        return tuple(added), None
-
-    zeros = jnp.zeros((conv.batch // together, conv.groups, conv.group_out, conv.output[1]), x.dtype)
-    sums, _ = lax.scan(add_lines, (zeros,) * len(parts), jnp.arange(conv.output[0] // lines))
-    gradient = jnp.stack([total.sum((0, -1)) for total in sums])
-    return gradient.reshape(*conv.window, conv.group_in, conv.channels_out)
 
 
 def _split_by_stride(conv: Convolution, x: Array) -> Array:

@@ -1,25 +1,27 @@
-"""Pooling and its derivatives, window by window, as folds over the taps of the window.
+"""Pooling and its gradients as folds over the taps of the window.
 
-A tap of all windows at once is one strided slice of the padded x, so that
+One tap of all windows is a strided slice of the padded x, and so
 
     y = op(op(x_0, x_1), x_2) ...,        x_t[j] = x[j * stride + t * dilation - low],
 
-with the taps in row-major order, is one elementwise loop, where XLA:CPU has a scalar one for sums. The gradient of max pooling goes to the tap
-that wins this fold with "stay unless the next is larger": of equal elements the first one wins, and after a
-NaN, which compares with nothing, whatever comes next; padding takes part as -inf. That is XLA's
-select_and_scatter, whose own code on CPU sorts out the winners one by one and adds them one by one. Here the
-winner of each window is written down as the number of its tap, and element r + stride * q of the padded x
-gathers, for one remainder r (a phase) after the other,
+with the taps in row-major order, is one elementwise loop over slices.
 
-    dx[r + stride * q] = sum_m  dy[q - m] if winner[q - m] == r + stride * m else 0
+The gradient of max pooling goes to the element that wins this fold by the rule "stay if greater or equal": of
+equal elements to the first, after a NaN, which compares with nothing, to whatever comes next, and into the
+padding where that wins as -inf. So does XLA's select_and_scatter, whose code for CPUs sorts the winners out
+and adds them one by one. Here the number of the winning tap is written down for each window, and elements
+r + stride * q of the padded x, for one remainder r (a phase) after the other, gather
 
-over the few windows that read it. The phases are then interleaved.
+    dx[r + stride * q] = sum_m (dy[q - m] if winner[q - m] == r + stride * m else 0)
+
+from the few windows that read them; the phases are then interleaved. The gradient of a sum is another one,
+of dy with zeros between its elements.
 """
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -92,7 +94,7 @@ def pooling_of(
     kind: str, avals_in: Sequence[Any], aval_out: Any, params: Mapping[str, Any], *, partitioned: bool = False
 ) -> Pooling:
     """What an equation of the primitive named `kind` does, from its operands, result and parameters."""
-    x = avals_in[-1]  # the derivatives have dy, or the tangent of x, before x
+    x = avals_in[-1]  # the gradient of a maximum has dy before it
     ones = (1,) * len(x.shape)
     return Pooling(
         kind=kind,
@@ -115,7 +117,7 @@ def choose(pooling: Pooling) -> Choice | None:
     one_window = all(n == 1 for n, w in zip(pooling.output, pooling.window, strict=True) if w > 1)
     if unusual or (pooling.kind == "reduce_window_sum" and (only_last or one_window)):
         return None
-    fits = pooling.taps <= TAPS if pooling.kind.startswith("select") else sum(pooling.window) <= TAPS
+    fits = pooling.taps <= TAPS if pooling.kind == "select_and_scatter_add" else sum(pooling.window) <= TAPS
     return CHOICES.get(pooling.kind) if fits else None
 
 
@@ -125,13 +127,13 @@ def lower(pooling: Pooling, *operands: Array) -> Array:
     assert choice is not None
     untouched = pooling.window[0] == pooling.stride[0] == 1 and pooling.padding[0] == (0, 0)
     batch = pooling.size[0]
-    rewrite = partial(choice.rewrite, pooling)
     if pooling.partitioned or not untouched or pooling.temporaries <= LARGE:
-        return rewrite(*operands)
+        return choice.rewrite(pooling, *operands)
     images = divisor(batch, max(1, BLOCK * batch // pooling.temporaries))
+    part = replace(pooling, size=(images, *pooling.size[1:]), output=(images, *pooling.output[1:]))
     blocks = [a.reshape(batch // images, images, *a.shape[1:]) for a in operands]
     # Without the barrier a block's slice out of the batch becomes part of every slice of the taps.
-    y = lax.map(lambda block: rewrite(*lax.optimization_barrier(block)), tuple(blocks))
+    y = lax.map(lambda block: choice.rewrite(part, *lax.optimization_barrier(block)), tuple(blocks))
     return y.reshape(batch, *y.shape[2:])
 
 
@@ -174,30 +176,6 @@ def _gradient(pooling: Pooling, dy: Array, x: Array) -> Array:
         phases = _interleaved(phases, pooling.stride[axis], axis)
     start = [low for low, _ in pooling.padding]
     return _strided(phases[0], start, pooling.size, (1,) * x.ndim)
-
-
-def _tangent(pooling: Pooling, tangent: Array, x: Array) -> Array:
-    """The tangents of the winners; where nothing is larger than -inf, there is none and the tangent is 0."""
-    tangent, x = _padded(pooling, tangent, 0), _padded(pooling, x, -np.inf)
-    largest, y = jnp.full(pooling.output, -np.inf, x.dtype), jnp.zeros(pooling.output, tangent.dtype)
-    for tap in itertools.product(*map(range, pooling.window)):
-        element, moved = (
-            _strided(a, _place(pooling, tap), pooling.output, pooling.stride) for a in (x, tangent)
-        )
-        stays = largest >= element
-        for beyond in _in_padding(pooling, tap):  # unlike in the gradient, padding does not follow a NaN
-            stays |= beyond
-        largest, y = jnp.where(stays, largest, element), jnp.where(stays, y, moved)
-    return y
-
-
-def _in_padding(pooling: Pooling, tap: Sequence[int]) -> Iterator[Array]:
-    """For each axis on which some windows have this tap in the padding: which ones."""
-    for axis, first in enumerate(_place(pooling, tap)):
-        places = first + np.arange(pooling.output[axis]) * pooling.stride[axis] - pooling.padding[axis][0]
-        beyond = (places < 0) | (places >= pooling.size[axis])
-        if beyond.any():
-            yield lax.broadcast_in_dim(beyond, pooling.output, (axis,))
 
 
 def _winner(pooling: Pooling, x: Array) -> Array:
@@ -262,20 +240,21 @@ def _strided(x: Array, start: Sequence[int], count: Sequence[int], stride: Seque
     return lax.slice(x, start, limit, stride)
 
 
-_FOLD = "shifted slices"
-_WINNERS = "winning taps"
 CHOICES = {
     "reduce_window_max": Choice(
-        _FOLD, partial(_fold, op=lax.max, start=-np.inf), "one elementwise loop over the taps' slices"
+        "shifted maxima",
+        partial(_fold, op=lax.max, start=-np.inf),
+        "one elementwise loop over shifted slices, where XLA has a loop over the window inside",
     ),
     "reduce_window_sum": Choice(
-        _FOLD, partial(_fold, op=lax.add, start=0.0), "one elementwise loop, where XLA has a scalar one"
+        "shifted sums",
+        partial(_fold, op=lax.add, start=0.0),
+        "one elementwise loop over shifted slices, where XLA has a scalar one",
     ),
     "select_and_scatter_add": Choice(
-        _WINNERS, _gradient, "every element gathers from the windows it wins, where XLA scatters one by one"
-    ),
-    "select_and_gather_add": Choice(
-        _WINNERS, _tangent, "one elementwise loop over pairs, where XLA has a scalar one"
+        "winning taps",
+        _gradient,
+        "every element gathers from the windows it wins, where XLA scatters one by one",
     ),
 }
-"""By the name of the primitive."""
+"""By the name of JAX's primitive; forward-mode derivatives (select_and_gather_add) are left to XLA."""

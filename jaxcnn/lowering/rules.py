@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.interpreters import mlir
 
 from jaxcnn.lowering import pooling
@@ -28,7 +29,6 @@ def register() -> bool:
         jax.lax.reduce_window_max_p: _lower_pooling("reduce_window_max"),
         jax.lax.reduce_window_sum_p: _lower_pooling("reduce_window_sum"),
         jax.lax.select_and_scatter_add_p: _lower_pooling("select_and_scatter_add"),
-        jax.lax.select_and_gather_add_p: _lower_pooling("select_and_gather_add"),
     }
     try:
         in_force = {primitive: _rule_in_force(primitive) for primitive in rules}
@@ -93,7 +93,7 @@ def _wide(*avals: Any) -> Any:
 
 def _lower_as(rewritten: Callable[..., jax.Array], ctx: Any, *operands: Any) -> Any:
     # Plain shapes: what a mesh says about the operands stands in the program around the equation.
-    plain = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in]
+    plain = [ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in]
     return mlir.lower_fun(rewritten, multiple_results=False)(ctx.replace(avals_in=plain), *operands)
 
 
@@ -127,6 +127,9 @@ def _not_plain(aval: Any) -> str | None:
 
 
 def _is_partitioned(ctx: Any) -> bool:
-    """Whether XLA will divide the program over devices by itself (jit over a mesh, no shard_map)."""
-    context = ctx.module_context.axis_context
-    return getattr(context, "num_devices", 1) != 1
+    """Whether XLA will divide the program over devices by itself (jit over a mesh, no shard_map).
+
+    So may the one who reads an exported program; it may not hold a layout either, which JAX refuses to write.
+    """
+    module = ctx.module_context
+    return module.lowering_parameters.for_export or getattr(module.axis_context, "num_devices", 1) != 1

@@ -8,9 +8,12 @@ have the same remainder, so that they read the same taps, and none of these read
                           * kernel[t_r + m * s, c, o],        s = spread / gcd(spread, dilation)
 
 Each phase is an ordinary convolution with every s-th tap; together they do no more work than there is. The
-phases are then put next to each other. The kernel's gradient, too, has the zeros between x where the forward
-convolution had them. With j = i * spread + low - t * stride it is the gradient of a strided convolution with
-the roles of x and dy exchanged and the taps in the opposite order.
+phases are then put next to each other.
+
+The kernel's gradient, too, has the zeros between x where the forward convolution had them. With
+j = i * spread + low - t * stride it is the gradient of a strided convolution with the roles of x and dy
+exchanged and the taps in the opposite order. And a strided convolution's kernel has the gradients of one
+convolution without stride for each phase of x that its taps read.
 """
 
 import itertools
@@ -22,9 +25,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnn.lowering.convolution import Convolution
+from jaxcnn.lowering.images import pad, strided
 
 Lower = Callable[[Convolution, Array, Array], Array]
-# One axis of one phase: its taps (first, step), the reading convolution's window, stride, dilation and padding.
+# One axis of one phase: its taps, and the window, stride, dilation and padding of their convolution.
 Axis = tuple[slice, int, int, int, tuple[int, int]]
 
 
@@ -40,8 +44,41 @@ def forward(conv: Convolution, x: Array, kernel: Array, lower: Lower) -> Array:
     return _interleaved(phases, periods, conv.output)
 
 
+def kernel_gradient(conv: Convolution, x: Array, dy: Array, lower: Lower) -> Array:
+    """The gradient of a strided convolution's kernel: taps that read the same phase of x, phase by phase."""
+    x = lax.optimization_barrier(pad(x, conv.padding))
+    gradients: dict[tuple[int, ...], Array] = {}
+    for phase in itertools.product(*map(range, conv.stride)):
+        # Taps t with t * dilation = phase (mod stride), one list an axis.
+        taps = [
+            [t for t in range(w) if t * d % s == r]
+            for w, d, s, r in zip(conv.window, conv.dilation, conv.stride, phase, strict=True)
+        ]
+        if not all(taps):
+            continue
+        first = [t[0] * d for t, d in zip(taps, conv.dilation, strict=True)]
+        step = [
+            (t[1] - t[0]) * d // s if len(t) > 1 else 1
+            for t, d, s in zip(taps, conv.dilation, conv.stride, strict=True)
+        ]
+        count = [n + (len(t) - 1) * d for n, t, d in zip(conv.output, taps, step, strict=True)]
+        part = replace(
+            conv,
+            size=tuple(count),
+            window=tuple(map(len, taps)),
+            stride=(1,) * conv.rank,
+            dilation=tuple(step),
+            padding=((0, 0),) * conv.rank,
+        )
+        gradient = lower(part, strided(x, first, count, conv.stride), dy)
+        for place in itertools.product(*(range(len(t)) for t in taps)):
+            gradients[tuple(t[i] for t, i in zip(taps, place, strict=True))] = gradient[place]
+    ordered = [gradients[tap] for tap in itertools.product(*map(range, conv.window))]
+    return jnp.stack(ordered).reshape(*conv.window, conv.group_in, conv.channels_out)
+
+
 def exchanged(conv: Convolution) -> Convolution:
-    """Of a kernel's gradient with spread x: the convolution whose kernel's gradient it is, dy being its image.
+    """The convolution, with dy for its image, whose kernel's gradient a gradient with spread x is.
 
     Its kernel is that of `conv` with the taps in opposite order and the channels of each group exchanged.
     """
