@@ -82,7 +82,7 @@ weighted_sum_p = Primitive("weighted_sum")
 
 
 @weighted_sum_p.def_impl
-def _compiled(x: Array, *, taps: Taps, axis: int) -> Array:
+def _compiled(x: Any, *, taps: Taps, axis: int) -> Array:
     return jax.jit(_gathered, static_argnames=("taps", "axis"))(x, taps=taps, axis=axis)
 
 

@@ -49,7 +49,9 @@ def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
     y = _positions_last(add_up(terms).reshape(batch, conv.channels_out, length))
     whole = (conv.output[0], *size[1:])
     y = lax.pad(
-        jnp.moveaxis(y, 1, 2), np.zeros((), y.dtype), [(0,) * 3, (0, math.prod(whole) - length, 0), (0,) * 3]
+        jnp.moveaxis(y, 1, 2),
+        np.zeros((), y.dtype),
+        [(0, 0, 0), (0, math.prod(whole) - length, 0), (0, 0, 0)],
     )
     return y.reshape(batch, *whole, conv.channels_out)[:, *(slice(n) for n in conv.output)]
 
