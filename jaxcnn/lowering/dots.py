@@ -5,7 +5,8 @@
 
 over those j whose element of x is not padding. With one tap (a 1x1 convolution, a fully connected layer) this
 is one product and no copy. With several it pays where the images are small or mostly padding (a wide
-dilation), and the channels many: the products are then large, and nothing is multiplied by padding.
+dilation), and the channels many: the products are then large, and nothing is multiplied by padding (so that
+an infinite weight, too, makes no NaN of it).
 """
 
 import itertools
@@ -34,7 +35,7 @@ def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
             (first, n - first - count, 0) for (_, first, count), n in zip(spans, conv.output, strict=True)
         ]
         part = lax.pad(part, np.zeros((), part.dtype), [(0, 0, 0), *config, (0, 0, 0)])
-        # The barrier keeps one product alive at a time.
+        # Without the barrier all products would be padded and added in one loop that tests every edge.
         y = part if y is None else lax.optimization_barrier(y + part)
     return jnp.zeros((conv.batch, *conv.output, conv.channels_out), x.dtype) if y is None else y
 
