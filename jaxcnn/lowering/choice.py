@@ -114,8 +114,6 @@ def _is_volume(conv: Convolution) -> bool:
 
 
 def _has_small_or_padded_images(conv: Convolution) -> bool:
-    if conv.groups > 1:
-        return False
     few_positions = (
         conv.batch * math.prod(conv.output) <= 512 and min(conv.channels_in, conv.channels_out) >= 256
     )
@@ -188,7 +186,7 @@ KERNEL_GRADIENTS = (
         _SHIFTED,
         _is_depthwise,
         depthwise.kernel_gradient,
-        "one channel a group: all taps are summed row by row, where XLA has a scalar loop",
+        "one channel a group: all taps in one pass over x and dy, where XLA has a scalar loop",
     ),
     Choice(
         _TAP_PHASES,

@@ -10,6 +10,11 @@ from jax import Array, lax
 Pairs = tuple[tuple[int, int], ...]
 
 
+def high_padding(size: int, low: int, *, window: int, dilation: int, output: int, stride: int) -> int:
+    """The padding at the high end of an axis up to the last element read; negative if some are not."""
+    return (output - 1) * stride + (window - 1) * dilation + 1 - size - low
+
+
 @dataclass(frozen=True)
 class Convolution:
     """One `lax.conv_general_dilated`, its operands brought to channels last.
@@ -64,11 +69,6 @@ class Convolution:
         """Whether there are zeros between the elements of x."""
         return max(self.spread, default=1) > 1
 
-    @property
-    def reach(self) -> tuple[int, ...]:
-        """Elements from the first to the last tap, per axis."""
-        return tuple((w - 1) * d + 1 for w, d in zip(self.window, self.dilation, strict=True))
-
     def as_it_is(self, x: Array, kernel: Array) -> Array:
         """The same convolution, left to XLA, in the layout that it likes best."""
         return lax.conv_general_dilated(
@@ -105,7 +105,7 @@ class Convolution:
         is the gradient of a convolution with that stride and dilation exchanged.
         """
         high = tuple(
-            (j - 1) * d + (t - 1) * s + 1 - n - low
+            high_padding(n, low, window=t, dilation=s, output=j, stride=d)
             for j, d, t, s, n, (low, _) in zip(
                 self.window, self.dilation, self.output, self.stride, self.size, self.padding, strict=True
             )
@@ -134,8 +134,10 @@ class Convolution:
         for axis, (low, high) in enumerate(self.padding):
             single = self.output[axis] == 1 and self.stride[axis] > 1
             if single:
-                reach = (self.window[axis] - 1) * dilation[axis] + 1
-                high = reach - low - ((self.size[axis] - 1) * spread[axis] + 1)
+                spread_size = (self.size[axis] - 1) * spread[axis] + 1
+                high = high_padding(
+                    spread_size, low, window=self.window[axis], dilation=dilation[axis], output=1, stride=1
+                )
             stride.append(1 if single else self.stride[axis])
             padding.append((low, high))
         return replace(self, stride=tuple(stride), padding=tuple(padding), dilation=dilation, spread=spread)

@@ -30,7 +30,7 @@ def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
         spans = _spans(conv, tap)
         if spans is None:
             continue
-        part = _product(conv, _read(conv, x, spans), kernel[tap], contracting=((-1,), (0,)))
+        part = _product(conv, _read(conv, x, spans), kernel[tap], over=((conv.rank + 1,), (0,)))
         config = [
             (first, n - first - count, 0) for (_, first, count), n in zip(spans, conv.output, strict=True)
         ]
@@ -52,7 +52,7 @@ def kernel_gradient(conv: Convolution, x: Array, dy: Array) -> Array:
         dy_part = strided(
             dy, [first for _, first, _ in spans], [count for *_, count in spans], (1,) * conv.rank
         )
-        gradients.append(_product(conv, _read(conv, x, spans), dy_part, contracting=(positions, positions)))
+        gradients.append(_product(conv, _read(conv, x, spans), dy_part, over=(positions, positions)))
     return jnp.stack(gradients).reshape(*conv.window, conv.channels_in, conv.channels_out)
 
 
@@ -82,8 +82,6 @@ def _read(conv: Convolution, x: Array, spans: list[Span]) -> Array:
     return strided(x, [first for first, _, _ in spans], [count for *_, count in spans], conv.stride)
 
 
-def _product(conv: Convolution, a: Array, b: Array, *, contracting: tuple[tuple[int, ...], ...]) -> Array:
-    of_a, of_b = (
-        tuple(axis % array.ndim for axis in axes) for axes, array in zip(contracting, (a, b), strict=True)
-    )
+def _product(conv: Convolution, a: Array, b: Array, *, over: tuple[tuple[int, ...], ...]) -> Array:
+    of_a, of_b = over
     return lax.dot_general(a, b, ((of_a, of_b), ((), ())), precision=conv.precision)

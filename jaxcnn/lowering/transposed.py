@@ -24,7 +24,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnn.lowering.convolution import Convolution
+from jaxcnn.lowering.convolution import Convolution, high_padding
 from jaxcnn.lowering.images import pad, strided
 
 Lower = Callable[[Convolution, Array, Array], Array]
@@ -86,7 +86,7 @@ def exchanged(conv: Convolution) -> Convolution:
         (t - 1) * step - low for t, step, (low, _) in zip(conv.output, conv.stride, conv.padding, strict=True)
     )
     high = tuple(
-        (n - 1) * s + (t - 1) * step + 1 - j - low
+        high_padding(j, low, window=t, dilation=step, output=n, stride=s)
         for n, s, t, step, j, low in zip(
             conv.size, conv.spread, conv.output, conv.stride, conv.window, low, strict=True
         )
@@ -155,7 +155,7 @@ def _axis(conv: Convolution, axis: int, remainder: int, period: int, count: int)
     stride = period * conv.stride[axis] // spread
     step = every * dilation // spread
     low = -((start + first * dilation) // spread)
-    high = (count - 1) * stride + (taps - 1) * step + 1 - low - conv.size[axis]
+    high = high_padding(conv.size[axis], low, window=taps, dilation=step, output=count, stride=stride)
     return slice(first, None, every), taps, stride, step, (low, high)
 
 
