@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnn.lowering import depthwise, dots, grouped, planes, transposed, volumetric
+from jaxcnn.lowering import depthwise, dots, grouped, onednn, planes, transposed, volumetric
 from jaxcnn.lowering.convolution import Convolution, channels_last
 from jaxcnn.lowering.images import crop, cropped
 
@@ -132,6 +132,7 @@ _SHIFTED_PLANES = "shifted planes"
 _VOLUME = "plane by plane"
 _TAPS = "a matrix product a tap"
 _GROUPS = "group by group"
+_ONEDNN = "oneDNN's convolution"
 _XLA = "XLA's own"
 
 CONVOLUTIONS = (
@@ -142,6 +143,12 @@ CONVOLUTIONS = (
         "zeros between the elements of x would be multiplied: one convolution a phase has none",
     ),
     Choice(_MATRIX, _is_one_product, dots.forward, "one tap is a matrix product over the channels"),
+    Choice(
+        _ONEDNN,
+        onednn.fits,
+        onednn.forward,
+        "the fastest code known for it: JAX carries it, and XLA has an instruction for it",
+    ),
     Choice(
         _SHIFTED,
         _is_depthwise,
@@ -181,6 +188,12 @@ CONVOLUTIONS = (
 )
 
 KERNEL_GRADIENTS = (
+    Choice(
+        _ONEDNN,
+        onednn.fits_kernel_gradient,
+        onednn.kernel_gradient,
+        "a convolution whose window is as large as the images: the fastest code known for it",
+    ),
     Choice(_MATRIX, _is_one_product, dots.kernel_gradient, "one tap is a matrix product over the positions"),
     Choice(
         _SHIFTED,

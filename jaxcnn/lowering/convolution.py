@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from jax import Array, lax
 
 Pairs = tuple[tuple[int, int], ...]
@@ -42,6 +43,7 @@ class Convolution:
     groups: int = 1
     batch_groups: int = 1
     precision: Any = None
+    dtype: Any = np.float32  # of the arithmetic
     partitioned: bool = False  # XLA divides the arrays over devices: loops over images would gather them
 
     @property
@@ -170,6 +172,7 @@ def convolution_of(
         groups=params["feature_group_count"],
         batch_groups=params["batch_group_count"],
         precision=params["precision"],
+        dtype=np.float64 if any(a.dtype == np.float64 for a in (x, kernel, y)) else np.float32,
         partitioned=partitioned,
     ).simplified()
 

@@ -53,14 +53,13 @@ def _lower_convolution(handed_on: Callable[..., Any], ctx: Any, x: Any, kernel: 
     (x_aval, kernel_aval), (y_aval,) = ctx.avals_in, ctx.avals_out
     conv = convolution_of(x_aval, kernel_aval, y_aval, params, partitioned=_is_partitioned(ctx))
     numbers = params["dimension_numbers"]
-    wide = _wide(x_aval, kernel_aval, y_aval)
 
     def rewritten(x: jax.Array, kernel: jax.Array) -> jax.Array:
         with rewriting():
             y = lower(
                 conv,
-                to_channels_last(x.astype(wide), numbers.lhs_spec),
-                to_channels_last(kernel.astype(wide), numbers.rhs_spec, kernel=True),
+                to_channels_last(x.astype(conv.dtype), numbers.lhs_spec),
+                to_channels_last(kernel.astype(conv.dtype), numbers.rhs_spec, kernel=True),
             )
             return from_channels_last(y.astype(y_aval.dtype), numbers.out_spec)
 

@@ -39,6 +39,7 @@ def test_what_is_traced_inside_is_rewritten_and_nothing_else():
     assert not is_rewritten(depthwise, X, KERNEL)
 
 
+@pytest.mark.usefixtures("without_onednn")
 def test_a_rewrite_carries_no_mark_on():
     with accelerate():
         text = jax.jit(jax.grad(lambda x, k: (lax.conv(x, k, (2, 2), "SAME") ** 2).sum())).lower(

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from jax import lax
 
 import jaxcnn
+from jaxcnn.lowering import onednn
 from jaxcnn.lowering.choice import CONVOLUTIONS, KERNEL_GRADIENTS
 from jaxcnn.lowering.convolution import convolution_of
 from tests.lowering.oracle import Problem, errors, problems
@@ -54,6 +55,7 @@ FITTING = {
     "group by group": GROUPED,
     "plane by plane": VOLUMES,
     "a matrix product a tap": DENSE,
+    "oneDNN's convolution": [*ONE_TAP, *DENSE, *GROUPED, *DEPTHWISE[:3]],
     "XLA's own": DENSE,
 }
 # Large enough for the thresholds of the tables.
@@ -103,6 +105,14 @@ def test_any_convolution_and_its_gradients(problem):
     check(problem)
 
 
+@given(problem=problems())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.usefixtures("without_onednn")
+def test_any_convolution_and_its_gradients_without_onednn(problem):
+    assume(min(problem.output) > 0)
+    check(problem)
+
+
 @given(problem=problems(max_rank=2))
 def test_axes_spelt_as_letters(problem):
     assume(min(problem.output) > 0)
@@ -125,6 +135,7 @@ def test_axes_spelt_as_letters(problem):
 
 
 @pytest.mark.parametrize("name", REAL)
+@pytest.mark.usefixtures("either")
 def test_real_sizes(name):
     check(REAL[name])
 
@@ -148,6 +159,7 @@ def each_problem(table):
     return [
         pytest.param(row, problem, id=f"{row.name}-{place}")
         for row in table
+        if "oneDNN" not in row.name or onednn.is_available()
         for place, problem in enumerate(FITTING[row.name])
     ]
 
@@ -211,6 +223,7 @@ def test_what_is_empty_stays_empty(axis):
         ("transposed", np.inf),
     ],
 )
+@pytest.mark.usefixtures("either")
 def test_what_is_not_finite_stays_in_its_image_and_its_group(name, number):
     problem = REAL[name]
     x, kernel, dy = problem.arrays()
