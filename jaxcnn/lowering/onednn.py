@@ -99,8 +99,8 @@ def kernel_gradient(conv: Convolution, x: Array, dy: Array) -> Array:
     if together == conv.batch:
         return of_some(x, dy)
 
-    def add(first: int, total: Array) -> Array:  # a slice of whole images is one block of memory
-        return total + of_some(*(lax.dynamic_slice_in_dim(a, first * together, together) for a in (x, dy)))
+    def add(place: Array, total: Array) -> Array:  # a slice of whole images is one block of memory
+        return total + of_some(*(lax.dynamic_slice_in_dim(a, place * together, together) for a in (x, dy)))
 
     zeros = jnp.zeros((*conv.window, conv.group_in, conv.channels_out), x.dtype)
     return lax.fori_loop(0, conv.batch // together, add, zeros)
@@ -234,7 +234,8 @@ def is_available() -> bool:
 
     A program with it cannot be written to JAX's persistent compilation cache.
     """
-    kept = jax.config.jax_enable_compilation_cache and jax.config.jax_compilation_cache_dir
+    settings: Any = jax.config
+    kept = settings.jax_enable_compilation_cache and settings.jax_compilation_cache_dir
     return not kept and _has_avx2() and _was_seen_to_work()
 
 
