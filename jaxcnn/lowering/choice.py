@@ -120,6 +120,16 @@ def _has_small_or_padded_images(conv: Convolution) -> bool:
     return few_positions or dots.share_of_padding(conv) > 0.4
 
 
+def _is_best_in_onednn(conv: Convolution) -> bool:
+    fills_no_vector = conv.groups == 1 and conv.channels_out < 8
+    return onednn.fits(conv) and not fills_no_vector
+
+
+def _has_gradient_best_in_onednn(conv: Convolution) -> bool:
+    is_line = conv.groups == 1 and conv.rank == 1
+    return onednn.fits_kernel_gradient(conv) and not is_line
+
+
 def _always(conv: Convolution) -> bool:
     return True
 
@@ -145,7 +155,7 @@ CONVOLUTIONS = (
     Choice(_MATRIX, _is_one_product, dots.forward, "one tap is a matrix product over the channels"),
     Choice(
         _ONEDNN,
-        onednn.fits,
+        _is_best_in_onednn,
         onednn.forward,
         "the fastest code known for it: JAX carries it, and XLA has an instruction for it",
     ),
@@ -190,7 +200,7 @@ CONVOLUTIONS = (
 KERNEL_GRADIENTS = (
     Choice(
         _ONEDNN,
-        onednn.fits_kernel_gradient,
+        _has_gradient_best_in_onednn,
         onednn.kernel_gradient,
         "a convolution whose window is as large as the images: the fastest code known for it",
     ),

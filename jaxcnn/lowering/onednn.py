@@ -52,8 +52,7 @@ def fits_kernel_gradient(conv: Convolution) -> bool:
     """Whether oneDNN is at hand and can compute the gradient of this convolution's kernel."""
     longest = max((n // count for n, count in zip(conv.output, _tiles(conv), strict=True)), default=0)
     becomes_depthwise = conv.groups > 1 and conv.group_in > 1 and conv.group_out == 1
-    as_fast_in_xla = conv.rank == 1 and conv.groups == 1
-    return conv.rank <= 2 and longest <= LONGEST and not (becomes_depthwise or as_fast_in_xla) and fits(conv)
+    return conv.rank <= 2 and longest <= LONGEST and not becomes_depthwise and fits(conv)
 
 
 def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
