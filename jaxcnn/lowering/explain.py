@@ -105,8 +105,8 @@ def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
         kind         x                 kernel          y                 ...
         convolution  (8, 56, 56, 144)  (3, 3, 1, 144)  (8, 56, 56, 144)  ...
         total of 1: 32,514,048 MACs
-        >>> explanation[0].lowering
-        'shifted products'
+        >>> explanation[0].kind, explanation.macs
+        ('convolution', 32514048)
     """
     if not callable(fn):
         raise TypeError(
