@@ -4,6 +4,6 @@ from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.lenet import LeNet5
 from jaxcnn.models.mlp import MLP
 from jaxcnn.models.registry import create_model, list_models
-from jaxcnn.models.resnet import ResNet, cifar_resnet, resnet18
+from jaxcnn.models.resnet import ResNet, cifar_resnet, resnet
 
-__all__ = ["MLP", "Classifier", "LeNet5", "ResNet", "cifar_resnet", "create_model", "list_models", "resnet18"]
+__all__ = ["MLP", "Classifier", "LeNet5", "ResNet", "cifar_resnet", "create_model", "list_models", "resnet"]

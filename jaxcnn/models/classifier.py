@@ -1,6 +1,8 @@
 """What all image classifiers share: the checks of their input, logits, named feature maps."""
 
-from collections.abc import Callable, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import jax.numpy as jnp
 from flax import nnx
@@ -11,11 +13,15 @@ from jaxcnn.functional.checks import AnyArray, as_floating_dtype, as_images, as_
 
 Stage = tuple[str, Callable[[Array], Array]]
 
+T = TypeVar("T")
+
 
 class Classifier(nnx.Module):
     """An image classifier as a chain of named stages: images in, logits out.
 
     A subclass gives `stages()`, the (name, function) pairs that x goes through, the last one named "logits".
+    The layer that makes the logits is its attribute `output`; fine-tuning replaces that one. Networks with
+    auxiliary classifiers name them in `branches()`.
 
     Attributes:
         input_size: the only (height, width) the model takes, or None for any.
@@ -34,10 +40,16 @@ class Classifier(nnx.Module):
         """The (name, function) pairs that x goes through, in order."""
         raise NotImplementedError
 
+    def branches(self) -> dict[str, Stage]:
+        """What is computed beside the chain: the stage it starts from, with its own (name, function) pair."""
+        return {}
+
     @property
     def taps(self) -> tuple[str, ...]:
-        """The names of the stages, in order: what `features` can return."""
-        return tuple(name for name, _ in self.stages())
+        """The names of the stages and branches, in order: what `features` can return."""
+        branches = self.branches()
+        names = ([name, *([branches[name][0]] if name in branches else [])] for name, _ in self.stages())
+        return tuple(name for both in names for name in both)
 
     def __call__(
         self, x: Float[AnyArray, "batch height width in_channels"]
@@ -72,7 +84,7 @@ class Classifier(nnx.Module):
             ValueError: an unknown name, another number of channels or another size than the model takes.
             TypeError: an x that is not floating, taps that are one str.
         """
-        stages = self.stages()
+        stages, branches = self.stages(), self.branches()
         wanted = self._check_taps(taps)
         value = self._check_images(x).astype(self.dtype)
         found: dict[str, Array] = {}
@@ -82,6 +94,9 @@ class Classifier(nnx.Module):
             value = stage(value)
             if name in wanted:
                 found[name] = value
+            branch, function = branches.get(name, ("", None))
+            if function is not None and branch in wanted:
+                found[branch] = function(value)
         return found
 
     def _check_taps(self, taps: Sequence[str] | None) -> set[str]:
@@ -108,3 +123,19 @@ class Classifier(nnx.Module):
                 f"(shape {x.shape}); resize or pad the images"
             )
         return images
+
+
+def chain(layers: Iterable[Callable[[Array], Array]], x: Array) -> Array:
+    """Apply layers one after the other."""
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def choose(function: str, table: Mapping[str, T], name: str) -> T:
+    """The entry of a table of architectures, or an error that names the function and what there is."""
+    if name not in table:
+        near = difflib.get_close_matches(str(name).lower(), table, n=1)
+        hint = f'did you mean "{near[0]}"? ' if near else ""
+        raise ValueError(f"{function}: unknown name {name!r}; {hint}there are {', '.join(table)}")
+    return table[name]

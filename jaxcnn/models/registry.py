@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from functools import partial
 from typing import Any
@@ -13,16 +13,16 @@ from jax.typing import DTypeLike
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.lenet import LeNet5
 from jaxcnn.models.mlp import MLP
-from jaxcnn.models.resnet import cifar_resnet, resnet18
+from jaxcnn.models.resnet import RESNETS, cifar_resnet, resnet
+
+# Each family: its table of architectures and the function that makes one of them.
+FAMILIES: tuple[tuple[Iterable[str], Callable[..., Classifier]], ...] = ((RESNETS, resnet),)
 
 MODELS: dict[str, Callable[..., Classifier]] = {
     "lenet5": LeNet5,
     "mlp": MLP,
-    "resnet18": resnet18,
-    "resnet20": partial(cifar_resnet, 20),
-    "resnet32": partial(cifar_resnet, 32),
-    "resnet44": partial(cifar_resnet, 44),
-    "resnet56": partial(cifar_resnet, 56),
+    **{f"resnet{depth}": partial(cifar_resnet, depth) for depth in (20, 32, 44, 56, 110)},
+    **{name: partial(build, name) for table, build in FAMILIES for name in table},
 }
 
 

@@ -1,23 +1,43 @@
 """ResNet: He, Zhang, Ren and Sun 2015, "Deep Residual Learning for Image Recognition"."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
 import jaxcnn.functional as F
-from jaxcnn.models.classifier import Classifier, Stage
-from jaxcnn.nn import BasicBlock, ConvNormAct
+from jaxcnn.models.classifier import Classifier, Stage, chain, choose
+from jaxcnn.nn import BasicBlock, Bottleneck, ConvNormAct
+
+NARROW = (64, 128, 256, 512)
+BROAD = (256, 512, 1024, 2048)
+
+# Block, depths, channels. A bottleneck's 3x3 convolution has a quarter of the channels, a half in the wide ones;
+# ResNeXt's has 32 or 64 groups, 32x4d: 32 groups of 4 channels in the first layer.
+RESNETS: dict[str, tuple[Callable[..., nnx.Module], tuple[int, ...], tuple[int, ...]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2), NARROW),
+    "resnet34": (BasicBlock, (3, 4, 6, 3), NARROW),
+    "resnet50": (Bottleneck, (3, 4, 6, 3), BROAD),
+    "resnet101": (Bottleneck, (3, 4, 23, 3), BROAD),
+    "resnet152": (Bottleneck, (3, 8, 36, 3), BROAD),
+    "wide_resnet50_2": (partial(Bottleneck, width=0.5), (3, 4, 6, 3), BROAD),
+    "wide_resnet101_2": (partial(Bottleneck, width=0.5), (3, 4, 23, 3), BROAD),
+    "resnext50_32x4d": (partial(Bottleneck, width=0.5, groups=32), (3, 4, 6, 3), BROAD),
+    "resnext101_32x8d": (partial(Bottleneck, width=1.0, groups=32), (3, 4, 23, 3), BROAD),
+    "resnext101_64x4d": (partial(Bottleneck, width=1.0, groups=64), (3, 4, 23, 3), BROAD),
+}
 
 
 class ResNet(Classifier):
     """A stem, layers of residual blocks, the global mean, a linear classifier.
 
     The first block of every layer but the first halves the image. Convolutions are initialised by He's rule,
-    on the fan-out.
+    on the fan-out, and the last gamma of each block by zero, so that a block begins as its shortcut (Goyal et
+    al. 2017, "Accurate, Large Minibatch SGD", section 5.1).
 
     Args:
         block: makes a block from (channels_in, channels_out, *, stride, drop_path, rngs): `BasicBlock` or
@@ -76,6 +96,8 @@ class ResNet(Classifier):
             for position in range(depth):
                 stride = 2 if layer > 0 and position == 0 else 1
                 blocks.append(block(current, width, stride=stride, drop_path=next(rates), rngs=rngs))
+                last_gamma = blocks[-1].branch[-1].norm.scale
+                last_gamma[...] = jnp.zeros_like(last_gamma[...])
                 current = width
             self.layers.append(blocks)
         self.output = nnx.Linear(current, num_classes, dtype=self.dtype, rngs=rngs)
@@ -85,44 +107,52 @@ class ResNet(Classifier):
         stem: list[Stage] = [("stem", self.stem)]
         if not self.small_images:
             stem.append(("max_pool", lambda x: F.max_pool(x, 3, stride=2, padding=1)))
-        layers = [(f"layer{i + 1}", partial(_chain, blocks)) for i, blocks in enumerate(self.layers)]
+        layers = [(f"layer{i + 1}", partial(chain, blocks)) for i, blocks in enumerate(self.layers)]
         return [*stem, *layers, ("avg_pool", F.global_avg_pool), ("logits", self.output)]
 
 
-def resnet18(
+def resnet(
+    name: str,
     *,
-    num_classes: int = 1000,
-    in_channels: int = 3,
     small_images: bool = False,
     drop_path: float = 0.0,
+    num_classes: int = 1000,
+    in_channels: int = 3,
     dtype: DTypeLike | None = None,
     rngs: nnx.Rngs,
 ) -> ResNet:
-    """ResNet-18 of the paper's table 1, as torchvision has it: 11,689,512 parameters for 1000 classes.
+    """A network of the paper's table 1, or one of its wide and grouped successors, as torchvision has it.
 
     Args:
-        num_classes: number of logits.
-        in_channels: channels of the images.
+        name: a key of `RESNETS`, such as "resnet50", "wide_resnet50_2" or "resnext50_32x4d".
         small_images: a 3x3 stem of stride 1 without pooling, for images of about 32 x 32.
         drop_path: rate of the last block's DropPath; the others' grow to it linearly from 0.
+        num_classes: number of logits.
+        in_channels: channels of the images.
         dtype: floating dtype of the computation, float32 if None; parameters and statistics are float32.
-        rngs: where the streams "params" and "dropout" come from.
+        rngs: where the stream "params" comes from, and "dropout" if drop_path > 0.
 
     Returns:
         The model, in training mode.
 
     Raises:
-        ValueError: num_classes or in_channels < 1, a rate outside [0, 1].
+        ValueError: an unknown name, num_classes or in_channels < 1, a rate outside [0, 1].
+
+    Reference:
+        He et al. 2015; Zagoruyko and Komodakis 2016, "Wide Residual Networks"; Xie et al. 2016, "Aggregated
+        Residual Transformations for Deep Neural Networks".
 
     Example:
-        >>> model = nnx.eval_shape(lambda: resnet18(num_classes=10, rngs=nnx.Rngs(0)))  # allocates nothing
+        >>> model = nnx.eval_shape(lambda: resnet("resnet18", rngs=nnx.Rngs(0)))  # allocates nothing
         >>> model.taps
         ('stem', 'max_pool', 'layer1', 'layer2', 'layer3', 'layer4', 'avg_pool', 'logits')
     """
+    block, depths, channels = choose("resnet", RESNETS, name)
     return ResNet(
-        BasicBlock,
-        (2, 2, 2, 2),
-        (64, 128, 256, 512),
+        block,
+        depths,
+        channels,
+        stem_channels=64,
         small_images=small_images,
         drop_path=drop_path,
         num_classes=num_classes,
@@ -179,9 +209,3 @@ def cifar_resnet(
         dtype=dtype,
         rngs=rngs,
     )
-
-
-def _chain(blocks: Iterable[Callable[[Array], Array]], x: Array) -> Array:
-    for block in blocks:
-        x = block(x)
-    return x

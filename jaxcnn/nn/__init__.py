@@ -7,6 +7,7 @@ regularize.py; a new module is in training mode.
 
 from jaxcnn.nn.blocks import BasicBlock, Bottleneck, ConvNormAct
 from jaxcnn.nn.conv import Conv, ConvTranspose, DeformConv, SeparableConv
+from jaxcnn.nn.mobile import InvertedResidual, SqueezeExcitation, round_channels
 from jaxcnn.nn.norm import (
     BatchNorm,
     GlobalResponseNorm,
@@ -50,6 +51,7 @@ __all__ = [
     "GlobalResponseNorm",
     "GroupNorm",
     "InstanceNorm",
+    "InvertedResidual",
     "LayerNorm",
     "LocalResponseNorm",
     "LpPool",
@@ -61,5 +63,7 @@ __all__ = [
     "Resize",
     "SeparableConv",
     "SpatialPyramidPool",
+    "SqueezeExcitation",
+    "round_channels",
     "set_random_keys",
 ]
