@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -46,8 +47,8 @@ class ConvNeXtBlock(nnx.Module):
         y = project(gelu(expand(norm(depthwise(x)))))    x + drop_path(layer_scale * y)      ConvNeXt
         y = project(grn(gelu(expand(norm(depthwise(x))))))    x + drop_path(y)               ConvNeXt V2
 
-    `expand`, to four times the channels, and `project` are 1x1 convolutions. `layer_scale`, one factor for each
-    channel, is initially 1e-6 (Touvron et al. 2021, "Going deeper with Image Transformers", section 2).
+    `expand`, to four times the channels, and `project` are 1x1 convolutions. `layer_scale`, one factor for
+    each channel, is initially 1e-6 (Touvron et al. 2021, "Going deeper with Image Transformers", section 2).
 
     Args:
         channels: channels of x.
@@ -142,24 +143,82 @@ class ConvNeXt(Classifier):
             )
         conv = partial(Conv, kernel_init=small_normal, rngs=rngs)
         norm = partial(LayerNorm, eps=1e-6)
-        current = channels[0]
-        self.stem = nnx.List([conv(in_channels, current, 4, stride=4), norm(current)])
-        self.layers = nnx.List()
+        stem = nnx.List([conv(in_channels, channels[0], 4, stride=4), norm(channels[0])])
+        self.downsample = nnx.List([stem])
+        for current, width in pairwise(channels):
+            self.downsample.append(nnx.List([norm(current), conv(current, width, 2, stride=2)]))
         rates = iter(np.linspace(0.0, drop_path, sum(depths)).tolist())
+        self.layers = nnx.List()
         for depth, width in zip(depths, channels, strict=True):
-            first = [norm(current), conv(current, width, 2, stride=2)] if self.layers else []
-            blocks = [ConvNeXtBlock(width, grn=grn, drop_path=next(rates), rngs=rngs) for _ in range(depth)]
-            self.layers.append(nnx.List([*first, *blocks]))
-            current = width
-        self.norm = norm(current)
-        self.output = nnx.Linear(current, num_classes, kernel_init=small_normal, dtype=self.dtype, rngs=rngs)
+            block = partial(ConvNeXtBlock, width, grn=grn, rngs=rngs)
+            self.layers.append(nnx.List([block(drop_path=next(rates)) for _ in range(depth)]))
+        self.norm = norm(channels[-1])
+        self.output = nnx.Linear(
+            channels[-1], num_classes, kernel_init=small_normal, dtype=self.dtype, rngs=rngs
+        )
 
     def stages(self) -> list[Stage]:
         """The stem, stage1, stage2, ..., the global mean, its normalisation and the logits."""
+        first, *others = self.layers
+        later = [[*pair, *blocks] for pair, blocks in zip(self.downsample[1:], others, strict=True)]
         return [
-            ("stem", partial(chain, self.stem)),
-            *[(f"stage{i}", partial(chain, layers)) for i, layers in enumerate(self.layers, 1)],
+            ("stem", self._stem),
+            *[(f"stage{i}", partial(chain, layers)) for i, layers in enumerate([first, *later], 1)],
             ("avg_pool", F.global_avg_pool),
             ("norm", self.norm),
             ("logits", self.output),
         ]
+
+    def _stem(self, x: Array) -> Array:
+        height, width = x.shape[1:3]
+        least = 4 * 2 ** (len(self.layers) - 1)
+        if min(height, width) < least:
+            raise ValueError(f"ConvNeXt: images must be at least {least} x {least}, got {height} x {width}")
+        return chain(self.downsample[0], x)
+
+
+def convnext(
+    name: str,
+    *,
+    drop_path: float | None = None,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    dtype: DTypeLike | None = None,
+    rngs: nnx.Rngs,
+) -> ConvNeXt:
+    """A network of one of the two papers, as torchvision and the second one's authors have it.
+
+    Args:
+        name: a key of `CONVNEXTS`, such as "convnext_tiny" or "convnextv2_atto".
+        drop_path: rate of the last block's DropPath; the others' grow to it linearly from 0. None means
+            torchvision's, from 0.1 (tiny) to 0.5 (base and large), and 0 for the second version.
+        num_classes: number of logits.
+        in_channels: channels of the images.
+        dtype: floating dtype of the computation, float32 if None; parameters are float32.
+        rngs: where the streams "params" and "dropout" come from.
+
+    Returns:
+        The model, in training mode.
+
+    Raises:
+        ValueError: an unknown name, num_classes or in_channels < 1, a rate outside [0, 1].
+
+    Reference:
+        Liu et al. 2022, section 3; Woo et al. 2023, table 15 of the appendix.
+
+    Example:
+        >>> model = nnx.eval_shape(lambda: convnext("convnext_tiny", rngs=nnx.Rngs(0)))  # allocates nothing
+        >>> model.taps
+        ('stem', 'stage1', 'stage2', 'stage3', 'stage4', 'avg_pool', 'norm', 'logits')
+    """
+    depths, channels, rate, grn = choose("convnext", CONVNEXTS, name)
+    return ConvNeXt(
+        depths,
+        channels,
+        grn=grn,
+        drop_path=rate if drop_path is None else drop_path,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        dtype=dtype,
+        rngs=rngs,
+    )

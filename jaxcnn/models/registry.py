@@ -10,17 +10,47 @@ from typing import Any
 from flax import nnx
 from jax.typing import DTypeLike
 
+from jaxcnn.models.alexnet import AlexNet
+from jaxcnn.models.allconv import AllConvNet
 from jaxcnn.models.classifier import Classifier
+from jaxcnn.models.convnext import CONVNEXTS, convnext
+from jaxcnn.models.densenet import DENSENETS, densenet
+from jaxcnn.models.efficientnet import EFFICIENTNETS, efficientnet
+from jaxcnn.models.googlenet import GoogLeNet
+from jaxcnn.models.inception import InceptionV3
 from jaxcnn.models.lenet import LeNet5
 from jaxcnn.models.mlp import MLP
+from jaxcnn.models.mnasnet import MNASNETS, mnasnet
+from jaxcnn.models.mobilenet_v2 import MobileNetV2
+from jaxcnn.models.mobilenet_v3 import MOBILENETS_V3, mobilenet_v3
+from jaxcnn.models.regnet import REGNETS, regnet
 from jaxcnn.models.resnet import RESNETS, cifar_resnet, resnet
+from jaxcnn.models.shufflenet_v2 import SHUFFLENETS_V2, shufflenet_v2
+from jaxcnn.models.squeezenet import SQUEEZENETS, squeezenet
+from jaxcnn.models.vgg import VGGS, vgg
 
 # Each family: its table of architectures and the function that makes one of them.
-FAMILIES: tuple[tuple[Iterable[str], Callable[..., Classifier]], ...] = ((RESNETS, resnet),)
+FAMILIES: tuple[tuple[Iterable[str], Callable[..., Classifier]], ...] = (
+    (CONVNEXTS, convnext),
+    (DENSENETS, densenet),
+    (EFFICIENTNETS, efficientnet),
+    (MNASNETS, mnasnet),
+    (MOBILENETS_V3, mobilenet_v3),
+    (REGNETS, regnet),
+    (RESNETS, resnet),
+    (SHUFFLENETS_V2, shufflenet_v2),
+    (SQUEEZENETS, squeezenet),
+    (VGGS, vgg),
+)
 
 MODELS: dict[str, Callable[..., Classifier]] = {
+    "alexnet": AlexNet,
+    "all_cnn_c": AllConvNet,
+    "googlenet": GoogLeNet,
+    "inception_v3": InceptionV3,
     "lenet5": LeNet5,
     "mlp": MLP,
+    "mobilenet_v2": MobileNetV2,
     **{f"resnet{depth}": partial(cifar_resnet, depth) for depth in (20, 32, 44, 56, 110)},
     **{name: partial(build, name) for table, build in FAMILIES for name in table},
 }

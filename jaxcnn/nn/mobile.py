@@ -1,5 +1,6 @@
 """The blocks of networks made for phones: squeeze-and-excitation, inverted residuals."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 import jaxcnn.functional as F
-from jaxcnn.functional.checks import AnyArray, as_int
+from jaxcnn.functional.checks import AnyArray, as_int, check_number
+from jaxcnn.functional.geometry import Padding
 from jaxcnn.nn.blocks import Activation, ConvNormAct, Norm, he_fan_out
 from jaxcnn.nn.conv import Conv, Initializer
 from jaxcnn.nn.norm import BatchNorm
@@ -75,9 +77,10 @@ class SqueezeExcitation(nnx.Module):
 
 
 class InvertedResidual(nnx.Module):
-    """A 1x1 convolution to many channels, a depthwise one, a 1x1 one back to few, and x where the shapes agree.
+    """A 1x1 convolution to many channels, a depthwise one, a 1x1 one back to few; x is added where it fits.
 
-        y = project(excite(depthwise(expand(x)))),    x + drop_path(y) if stride = 1 and channels_out = channels_in
+        y = project(excite(depthwise(expand(x))))
+        result = x + drop_path(y) if stride = 1 and channels_out = channels_in, else y
 
     `expand` and `depthwise` end with the activation, `project` does not; each has its normalisation. `expand`
     is left out where it would not expand (expanded = channels_in), `excite` where it is None.
@@ -88,6 +91,7 @@ class InvertedResidual(nnx.Module):
         expanded: channels of the depthwise convolution.
         window: taps per spatial axis of the depthwise convolution.
         stride: elements between two positions of the window.
+        padding: of the depthwise convolution, as in `ConvNormAct`.
         norm: makes a normalisation from a number of channels.
         activation: a function of one array.
         excite: makes what weighs the channels from (expanded, rngs=rngs), such as a functools.partial of
@@ -116,6 +120,7 @@ class InvertedResidual(nnx.Module):
         expanded: int,
         window: int = 3,
         stride: int = 1,
+        padding: Padding | None = None,
         norm: Norm = BatchNorm,
         activation: Activation = nnx.relu,
         excite: Callable[..., Any] | None = None,
@@ -124,6 +129,7 @@ class InvertedResidual(nnx.Module):
         rngs: nnx.Rngs,
     ):
         expanded = as_int("InvertedResidual", "expanded", expanded, minimum=1)
+        check_number("InvertedResidual", "drop_path", drop_path, minimum=0, maximum=1)
         same_shape = stride == 1 and channels_in == channels_out
         self.residual = same_shape
 
@@ -136,7 +142,13 @@ class InvertedResidual(nnx.Module):
             None if expanded == channels_in else conv(channels_in, expanded, 1, activation=activation)
         )
         self.depthwise = conv(
-            expanded, expanded, window, stride=stride, groups=expanded, activation=activation
+            expanded,
+            expanded,
+            window,
+            stride=stride,
+            padding=padding,
+            groups=expanded,
+            activation=activation,
         )
         self.excite = None if excite is None else excite(expanded, rngs=rngs)
         self.project = conv(expanded, channels_out, 1, activation=None)
@@ -170,6 +182,9 @@ def round_channels(channels: float, multiple: int = 8) -> int:
         max(multiple, channels rounded to the nearest multiple, halves upwards), one multiple more where that
         is below 0.9 * channels.
 
+    Raises:
+        ValueError: channels that are not a positive number, multiple < 1.
+
     Reference:
         Sandler et al. 2018, "MobileNetV2", as its authors' code and torchvision round.
 
@@ -177,5 +192,8 @@ def round_channels(channels: float, multiple: int = 8) -> int:
         >>> round_channels(32 * 1.4), round_channels(24 * 0.35), round_channels(11)
         (48, 8, 16)
     """
+    if not 0 < channels < math.inf:
+        raise ValueError(f"round_channels: channels must be a positive number, got {channels}")
+    multiple = as_int("round_channels", "multiple", multiple, minimum=1)
     rounded = max(multiple, int(channels + multiple / 2) // multiple * multiple)
     return rounded + multiple if rounded < 0.9 * channels else rounded
