@@ -6,8 +6,8 @@
 
 One step is the mean softmax cross-entropy of a batch in training mode, its gradient with respect to every
 parameter, and the new running statistics; no optimizer. Dropout and stochastic depth are off everywhere. The
-JAX models are those of Keras, of Flax where Keras has none or another one, and of jaxcnn as soon as it has
-them; "alone" is inside `accelerate(False)` for jaxcnn. PyTorch is timed with contiguous and with
+JAX models are jaxcnn's, "alone" inside `accelerate(False)`, and with --keras those of Keras too, where it has
+them, "accelerated" inside `accelerate()`. PyTorch is timed with contiguous and with
 channels_last tensors, and the faster one counts.
 """
 
@@ -31,6 +31,7 @@ from flax import nnx
 from stopwatch import circumstances, command, geometric_mean, installed, medians, process_on, timed
 
 import jaxcnn
+import jaxcnn.pretrained
 from jaxcnn.training.console import mistakes_in_one_line, read_flags
 from jaxcnn.training.run import write_json
 
@@ -46,9 +47,6 @@ KERAS = {
 }
 """Keras's names by torchvision's."""
 
-FLAX = {"resnet50": (1, 64), "resnext50_32x4d": (32, 4)}
-"""Groups and channels of a group in `FlaxResNet50`, by torchvision's names."""
-
 NAMES = ("resnet50", "mobilenet_v2", "efficientnet_b0", "convnext_tiny", "resnext50_32x4d", "densenet121")
 
 
@@ -57,7 +55,9 @@ class Config:
     """Time the training gradient of whole models in PyTorch and in JAX, alone and inside accelerate()."""
 
     models: tuple[str, ...] = NAMES
-    """torchvision's names."""
+    """Models that jaxcnn and torchvision have, by their name."""
+    keras: bool = False
+    """Time Keras on JAX too."""
     batch: int = 8
     """Images in a step."""
     size: int = 128
@@ -110,55 +110,6 @@ class Training(NamedTuple):
     others: Any
 
 
-class FlaxResNet50(nnx.Module):
-    """torchvision's ResNet-50 and its kin in Flax NNX, as its users write it: the stride is in the 3x3."""
-
-    def __init__(self, groups: int, group_width: int, classes: int, *, rngs: nnx.Rngs):
-        def conv(inputs: int, outputs: int, window: int, stride: int = 1, groups: int = 1) -> nnx.Conv:
-            pads = [(window // 2, window // 2)] * 2
-            return nnx.Conv(
-                inputs,
-                outputs,
-                (window, window),
-                strides=stride,
-                padding=pads,
-                feature_group_count=groups,
-                use_bias=False,
-                rngs=rngs,
-            )
-
-        def norm(channels: int) -> nnx.BatchNorm:
-            return nnx.BatchNorm(channels, use_running_average=False, momentum=0.9, epsilon=1e-5, rngs=rngs)
-
-        self.stem = nnx.List([conv(3, 64, 7, 2), norm(64)])
-        self.blocks, inputs = nnx.List(), 64
-        for layer, depth in enumerate((3, 4, 6, 3)):
-            outputs, width = 256 << layer, groups * group_width << layer
-            for position in range(depth):
-                stride = 2 if layer and not position else 1
-                block = nnx.List([conv(inputs, width, 1), norm(width)])
-                block += [conv(width, width, 3, stride, groups), norm(width), conv(width, outputs, 1)]
-                block += [norm(outputs)]
-                if not position:
-                    block += [conv(inputs, outputs, 1, stride), norm(outputs)]
-                self.blocks.append(block)
-                inputs = outputs
-        self.output = nnx.Linear(inputs, classes, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """The logits of images (batch, height, width, 3)."""
-        x = nnx.relu(self.stem[1](self.stem[0](x)))
-        pads: Any = ((1, 1), (1, 1))
-        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=pads)
-        for conv1, norm1, conv2, norm2, conv3, norm3, *shortcut in self.blocks:
-            y = nnx.relu(norm1(conv1(x)))
-            y = norm3(conv3(nnx.relu(norm2(conv2(y)))))
-            for layer in shortcut:
-                x = layer(x)
-            x = nnx.relu(x + y)
-        return self.output(x.mean((1, 2)))
-
-
 def main(config: Config) -> None:
     """Measure, show, and leave models.json and the charts in config.out."""
     with mistakes_in_one_line(SCRIPT):
@@ -191,9 +142,12 @@ def main(config: Config) -> None:
 
 def check(config: Config) -> None:
     """Refuse settings that no run can have."""
-    unknown = [name for name in config.models if name not in NAMES]
+    unknown = [name for name in config.models if not jaxcnn.pretrained.published(name)]
     if unknown or not config.models:
-        raise ValueError(f"--models must be of {', '.join(NAMES)}, got {' '.join(unknown) or 'none'}")
+        raise ValueError(
+            f"--models must be names of models with published weights, such as {', '.join(NAMES)}, "
+            f"got {' '.join(unknown) or 'none'}"
+        )
     for name in ("batch", "size", "classes", "repetitions"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(config, name)}")
@@ -284,15 +238,10 @@ def distance(one: Any, other: Any) -> float:
 
 def makers(name: str, config: Config) -> dict[str, Callable[[], Training]]:
     """The JAX libraries that have a model, and how each makes it."""
-    found: dict[str, Callable[[], Training]] = {}
-    if name in KERAS and installed("keras"):
+    create = partial(jaxcnn.models.create_model, name, num_classes=config.classes, rngs=nnx.Rngs(0))
+    found: dict[str, Callable[[], Training]] = {"jaxcnn": lambda: nnx_training(create())}
+    if config.keras and name in KERAS and installed("keras"):
         found["keras"] = partial(keras_training, KERAS[name], config)
-    if name in FLAX:
-        resnet = partial(FlaxResNet50, *FLAX[name], config.classes, rngs=nnx.Rngs(0))
-        found["flax"] = lambda: nnx_training(resnet())
-    if name in jaxcnn.models.list_models():
-        create = partial(jaxcnn.models.create_model, name, num_classes=config.classes, rngs=nnx.Rngs(0))
-        found["jaxcnn"] = lambda: nnx_training(create())
     return found
 
 
@@ -351,7 +300,7 @@ def torch_step(
     """The training step of a torchvision model with nothing dropped, and how many numbers it trains."""
     torch, torchvision = importlib.import_module("torch"), import_torchvision()
     torch.manual_seed(0)
-    model = getattr(torchvision.models, name)(num_classes=config.classes).train()
+    model = torchvision.models.get_model(name, num_classes=config.classes).train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout | torchvision.ops.StochasticDepth):
             module.p = 0.0

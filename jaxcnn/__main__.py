@@ -1,9 +1,9 @@
 """`python -m jaxcnn models` prints the models with their parameters, MACs and published accuracies.
 
-    python -m jaxcnn models
-    python -m jaxcnn models "efficientnet*"
-    python -m jaxcnn models --measure       counts again what models.csv holds
-    python -m jaxcnn models --markdown docs/models.md
+python -m jaxcnn models
+python -m jaxcnn models "efficientnet*"
+python -m jaxcnn models --measure       counts again what models.csv holds
+python -m jaxcnn models --markdown docs/models.md
 """
 
 import argparse
@@ -52,9 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m jaxcnn", description="What jaxcnn has.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="models")
-    models = commands.add_parser("models", help="parameters, MACs and published top-1 accuracy of every model")
+    models = commands.add_parser(
+        "models", help="parameters, MACs and published top-1 accuracy of every model"
+    )
     models.add_argument("pattern", nargs="?", default="*", help='a shell pattern such as "resnet*"')
-    models.add_argument("--measure", action="store_true", help="count again and renew the package's models.csv")
+    models.add_argument(
+        "--measure", action="store_true", help="count again and renew the package's models.csv"
+    )
     models.add_argument("--markdown", type=Path, metavar="FILE", help="write the table to a page")
     options = parser.parse_args(arguments)
     if options.measure:

@@ -19,14 +19,14 @@ small_normal = jax.nn.initializers.normal(0.01)
 class AlexNet(Classifier):
     """Five convolutions with three max poolings, two fully connected layers, a linear classifier.
 
-    This is the network of "One weird trick for parallelizing convolutional neural networks", as torchvision has
-    it: a single column of 61,100,840 parameters, without the local response normalisation of 2012. Feature maps
-    are averaged to 6 x 6 before the fully connected layers, so images of any size from 63 x 63 fit; at 224 x 224
-    they have that size.
+    This is the network of "One weird trick for parallelizing convolutional neural networks", as torchvision
+    has it: a single column of 61,100,840 parameters, without the local response normalisation of 2012.
+    Feature maps are averaged to 6 x 6 before the fully connected layers, so images of any size from 63 x 63 fit; at
+    224 x 224 the maps have that size.
 
     Kernels are drawn with a standard deviation of 0.01. Biases of the second, fourth and fifth convolution and
-    of the fully connected layers are one at the beginning, so that their relus pass something on (section 5 of
-    the 2012 paper).
+    of the fully connected layers begin as ones, so that their relus pass something on (section 5 of the
+    2012 paper).
 
     Args:
         channels: channels of the five convolutions.
@@ -38,13 +38,13 @@ class AlexNet(Classifier):
         rngs: where the stream "params" comes from, and "dropout" if dropout > 0.
 
     Raises:
-        ValueError: channels that are not five, a size < 1, a rate outside [0, 1]; when called, images that are
-            too small.
+        ValueError: channels that are not five, a size < 1, a rate outside [0, 1]; when called, images that
+            are too small.
         TypeError: a dtype that is not floating.
 
     Reference:
-        Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks"; Krizhevsky, Sutskever
-        and Hinton 2012, "ImageNet Classification with Deep Convolutional Neural Networks".
+        Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks"; Krizhevsky,
+        Sutskever and Hinton 2012, "ImageNet Classification with Deep Convolutional Neural Networks".
 
     Example:
         >>> model = nnx.eval_shape(lambda: AlexNet(rngs=nnx.Rngs(0)))  # allocates nothing
@@ -77,7 +77,7 @@ class AlexNet(Classifier):
         self.fc6 = Conv(c5, hidden, 6, kernel_init=small_normal, rngs=rngs)
         self.fc7 = nnx.Linear(hidden, hidden, kernel_init=small_normal, dtype=self.dtype, rngs=rngs)
         for layer in (self.conv2, self.conv4, self.conv5, self.fc6, self.fc7):
-            layer.bias[...] = jnp.ones_like(layer.bias[...])
+            layer.bias = nnx.Param(jnp.ones(layer.kernel.shape[-1], jnp.float32))
         self.dropouts = nnx.List(Dropout(dropout, rngs=rngs) for _ in range(2) if dropout)
         self.output = nnx.Linear(hidden, num_classes, kernel_init=small_normal, dtype=self.dtype, rngs=rngs)
 

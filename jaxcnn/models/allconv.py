@@ -1,10 +1,9 @@
-"""The all-convolutional network: Springenberg et al. 2014, "Striving for Simplicity: The All Convolutional Net"."""
+"""All-CNN: Springenberg et al. 2014, "Striving for Simplicity: The All Convolutional Net"."""
 
 from collections.abc import Sequence
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -23,8 +22,8 @@ class AllConvNet(Classifier):
 
     Convolutions of stride 2 stand in place of poolings, a mean in place of fully connected layers. The last
     convolution has its relu too, so no logit is negative. Three channels and 10 classes give 1,369,738
-    parameters; larger images fit as well. The paper does not say how its kernels began; here it is by He's rule,
-    on the fan-in.
+    parameters; larger images fit as well. The paper does not say how its kernels began; here it is by He's
+    rule, on the fan-in.
 
     Args:
         channels: channels before each convolution of stride 2.

@@ -63,11 +63,11 @@ class Fire(nnx.Module):
 
 
 class SqueezeNet(Classifier):
-    """A convolution, fire modules with max poolings between them, a 1x1 convolution to one map for each class.
+    """A convolution, fire modules, max poolings, and a 1x1 convolution to one map for each class.
 
     The logits are the means of these maps, after a relu: there is no fully connected layer, and no logit is
-    negative. Kernels are initialised by He's rule, uniformly on the fan-in, that of the last convolution with a
-    standard deviation of 0.01, as in torchvision.
+    negative. Kernels are initialised by He's rule, uniformly on the fan-in, that of the last convolution with
+    a standard deviation of 0.01, as in torchvision.
 
     Args:
         stem_channels: channels of the first convolution.

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -42,6 +41,7 @@ class VGGLayer(nnx.Module):
         rngs: where the stream "params" comes from.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> layer = VGGLayer(3, 8, batch_norm=True, rngs=nnx.Rngs(0))
         >>> layer(jnp.zeros((2, 5, 7, 3))).shape
         (2, 5, 7, 8)
@@ -69,10 +69,10 @@ class VGGLayer(nnx.Module):
 class VGG(Classifier):
     """Groups of 3x3 convolutions, each with a max pooling behind it, two fully connected layers, the logits.
 
-    The feature maps are averaged to 7 x 7 before the fully connected layers, as in torchvision, so the images
-    may have any size that the poolings can halve, from 32 x 32 for the paper's five; at 224 x 224 the maps have
-    that size. Convolutions are initialised by He's rule, on the fan-out, fully connected layers with a standard
-    deviation of 0.01.
+    The feature maps are averaged to 7 x 7 before the fully connected layers, as in torchvision, so images of any
+    size fit that the poolings can halve, from 32 x 32 for the paper's five; at 224 x 224 the maps have that
+    size. Convolutions are initialised by He's rule, on the fan-out, fully connected layers with a
+    standard deviation of 0.01, as in torchvision.
 
     Args:
         depths: number of convolutions in each group.
@@ -91,6 +91,7 @@ class VGG(Classifier):
         TypeError: a dtype that is not floating.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> tiny = VGG((1, 2), (8, 16), hidden=32, num_classes=5, rngs=nnx.Rngs(0))
         >>> tiny.taps
         ('conv1_1', 'max_pool1', 'conv2_1', 'conv2_2', 'max_pool2', 'fc3', 'fc4', 'logits')
@@ -134,7 +135,7 @@ class VGG(Classifier):
     def stages(self) -> list[Stage]:
         """conv1_1, ..., max_pool1, conv2_1, ..., max_pool5, fc6, fc7, logits, all after their relu.
 
-        The fully connected layers are numbered on from the groups, so that they are fc6 and fc7 in the paper's.
+        The fully connected layers are numbered on from the groups, so they are fc6 and fc7 in the paper's.
         """
         stages: list[Stage] = []
         for i, layers in enumerate(self.groups, 1):
@@ -162,7 +163,7 @@ def vgg(
     dtype: DTypeLike | None = None,
     rngs: nnx.Rngs,
 ) -> VGG:
-    """A network of the paper's table 1, with batch normalisation if its name ends with "_bn", as in torchvision.
+    """A network of the paper's table 1, with or without batch normalisation, as torchvision has it.
 
     Args:
         name: a key of `VGGS`, such as "vgg16" or "vgg16_bn".
@@ -182,6 +183,7 @@ def vgg(
         Simonyan and Zisserman 2014.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> model = nnx.eval_shape(lambda: vgg("vgg11", rngs=nnx.Rngs(0)))  # allocates nothing
         >>> maps = nnx.eval_shape(lambda model: model.features(jnp.zeros((2, 224, 224, 3))), model)
         >>> maps["conv1_1"].shape, maps["max_pool5"].shape, maps["fc7"].shape

@@ -168,10 +168,10 @@ class InvertedResidual(nnx.Module):
         y = jnp.asarray(x)
         for layer in (self.expand, self.depthwise, self.excite, self.project, self.drop_path):
             y = y if layer is None else layer(y)
-        return x + y if self.residual else y
+        return jnp.add(x, y) if self.residual else y
 
 
-def round_channels(channels: float, multiple: int = 8) -> int:
+def round_channels(channels: float | int, multiple: int = 8) -> int:
     """The multiple nearest to a number of channels, and never less than nine tenths of it.
 
     Args:

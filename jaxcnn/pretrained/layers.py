@@ -31,7 +31,9 @@ class Entry(NamedTuple):
         width), and the other way round for a window of 1 x 1. A bare parameter may have more axes of size 1.
         """
         if len(self.shape) == 1:
-            return tuple(size for size in shape if size != 1) == tuple(size for size in self.shape if size != 1)
+            return tuple(size for size in shape if size != 1) == tuple(
+                size for size in self.shape if size != 1
+            )
         flat = (self.shape[0], int(np.prod(self.shape[1:])))
         return shape in (self.shape, flat, (*flat, 1, 1))
 
@@ -54,7 +56,9 @@ def entries(names: Names) -> Iterator[Entry]:
             continue
         kind = next((kind for kind in LAYERS if isinstance(layer, kind)), None)
         if kind is None:
-            raise TypeError(f"entries: {prefix} is a {type(layer).__name__}, which has no counterpart in PyTorch")
+            raise TypeError(
+                f"entries: {prefix} is a {type(layer).__name__}, which has no counterpart in PyTorch"
+            )
         for name, (attribute, entry) in LAYERS[kind].items():
             variable = getattr(layer, attribute)
             if variable is not None:

@@ -174,9 +174,11 @@ def _fill(
         f"of a dtype that is not {', '.join(EXACT)}": rounded,
     }
     if any(lists.values()):
-        hint = "; head=False leaves the layer that makes the logits as it is" if misshapen and all(
-            id(entry.variable) in heads for entry, _ in misshapen
-        ) else ""
+        hint = (
+            "; head=False leaves the layer that makes the logits as it is"
+            if misshapen and all(id(entry.variable) in heads for entry, _ in misshapen)
+            else ""
+        )
         raise ValueError(f"{function}: {what} does not fit {type(model).__name__}{_listed(lists)}{hint}")
 
     arrays = [(entry, _finite(function, what, entry, array.read())) for entry, array in both]
@@ -188,7 +190,9 @@ def _finite(function: str, what: object, entry: Entry, array: np.ndarray) -> Any
     array = np.asarray(array, np.float32)
     if not np.isfinite(array).all():
         count = array.size - np.count_nonzero(np.isfinite(array))
-        raise ValueError(f"{function}: {what}: {entry.key} has {count} values of {array.size} that are nan or infinite")
+        raise ValueError(
+            f"{function}: {what}: {entry.key} has {count} values of {array.size} that are nan or infinite"
+        )
     if entry.key.rpartition(".")[2] in ("running_var", "var") and array.min() < 0:
         raise ValueError(f"{function}: {what}: {entry.key} is a variance and has {array.min()}, below 0")
     return jnp.array(entry.convert(array))

@@ -179,16 +179,7 @@ def test_the_report_takes_the_faster_layout_and_names_what_is_above_the_limits()
 # ------------------------------------------------------------------------------------------------ models
 
 
-def test_the_resnets_in_flax_are_torchvisions():
-    sizes = {"resnet50": 25_557_032, "resnext50_32x4d": 25_028_904}
-    for name, size in sizes.items():
-        make = benchmark_models.FlaxResNet50
-        model: Any = nnx.eval_shape(lambda: make(*benchmark_models.FLAX[name], 1000, rngs=nnx.Rngs(0)))  # noqa: B023
-        assert sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param))) == size
-        assert model.stem[0].strides == 2 and model.blocks[3][2].strides == 2  # in the 3x3, not before it
-
-
-def test_a_training_step_of_flax_changes_the_statistics_and_drops_nothing():
+def test_a_training_step_changes_the_statistics_and_drops_nothing():
     options = {"dropout": 0.5, "input_size": (8, 6), "num_classes": 5, "in_channels": 3}
     model = models.create_model("mlp", **options, rngs=nnx.Rngs(0))
     training = benchmark_models.nnx_training(model)
@@ -206,7 +197,7 @@ def test_a_training_step_of_flax_changes_the_statistics_and_drops_nothing():
     chex.assert_trees_all_equal_shapes_and_dtypes(others, training.others)
 
 
-def test_a_model_of_this_package_is_measured_as_soon_as_it_is_there(monkeypatch):
+def test_a_model_of_this_package_is_measured(monkeypatch):
     monkeypatch.setattr(benchmark_models, "installed", lambda _: False)
     config = benchmark_models.Config(batch=2, size=32, classes=5, repetitions=1, seconds=0.0)
     found = benchmark_models.measure("lenet5", config)

@@ -1,8 +1,9 @@
 """What is special to the EfficientNets: stages, scaling, TensorFlow's padding, the names of their weights."""
 
-from functools import partial
+from functools import cache
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -17,15 +18,13 @@ from tests.reference import normal
 ROWS = (Row(2, 8, 1, 3, 1), Row(2, 12, 4, 5, 2))
 
 
-def abstract(name, **options):
-    return nnx.eval_shape(lambda: efficientnet(name, rngs=nnx.Rngs(0), **options))
+@cache
+def abstract(name):
+    return nnx.eval_shape(lambda: efficientnet(name, rngs=nnx.Rngs(0)))
 
 
-def shapes(name, height, width):
-    model = abstract(name)
-    x = jax.ShapeDtypeStruct((2, height, width, 3), np.float32)
-    found = nnx.eval_shape(lambda model, x: model.features(x), model, x)
-    return {tap: value.shape[1:] for tap, value in found.items()}
+def tiny(rows=ROWS, **options):
+    return EfficientNet(rows, 8, 16, num_classes=5, rngs=nnx.Rngs(0), **options)
 
 
 def blocks_of(model):
@@ -37,7 +36,9 @@ def keys(scheme, model):
 
 
 def test_there_is_a_tap_at_every_resolution():
-    assert shapes("efficientnet_b0", 97, 66) == {
+    x = jax.ShapeDtypeStruct((2, 97, 66, 3), np.float32)
+    found = nnx.eval_shape(lambda model, x: model.features(x), abstract("efficientnet_b0"), x)
+    assert {tap: value.shape[1:] for tap, value in found.items()} == {
         "stem": (49, 33, 32),
         "stage1": (49, 33, 16),
         "stage2": (25, 17, 24),
@@ -50,9 +51,6 @@ def test_there_is_a_tap_at_every_resolution():
         "avg_pool": (1280,),
         "logits": (1000,),
     }
-    assert shapes("efficientnet_lite0", 97, 66) == shapes("efficientnet_b0", 97, 66)
-    v2 = shapes("efficientnet_v2_s", 65, 40)
-    assert (v2["stage1"], v2["stage4"], v2["stage6"]) == ((33, 20, 24), (5, 3, 128), (3, 2, 256))
 
 
 def test_channels_and_depths_are_scaled_as_in_section_3_3():
@@ -68,18 +66,27 @@ def test_channels_and_depths_are_scaled_as_in_section_3_3():
 @pytest.mark.parametrize(
     ("name", "eps", "momentum", "dropout"),
     [
-        ("efficientnet_b1", 1e-5, 0.9, 0.2),
+        ("efficientnet_b4", 1e-5, 0.9, 0.4),
         ("efficientnet_b5", 1e-3, 0.99, 0.4),
         ("efficientnet_v2_m", 1e-3, 0.9, 0.3),
         ("efficientnet_lite0", 1e-3, 0.99, 0.2),
     ],
 )
 def test_normalisation_and_dropout_are_those_of_the_published_networks(name, eps, momentum, dropout):
-    model = abstract(name)
+    architecture = EFFICIENTNETS[name]
+    assert architecture.dropout == dropout
+    model = nnx.eval_shape(lambda: tiny((*ROWS, Row(1, 8, 2, 3, 1, True)), **architecture.options))
     norms = [module for _, module in nnx.iter_graph(model) if isinstance(module, BatchNorm)]
     assert {(norm.eps, norm.momentum) for norm in norms} == {(eps, momentum)}
-    assert model.dropout.rate == dropout
-    without = nnx.eval_shape(lambda: efficientnet(name, dropout=0.0, drop_path=0.0, rngs=nnx.Rngs(params=0)))
+
+
+def test_dropout_is_the_networks_own_unless_given():
+    dropout = abstract("efficientnet_b0").dropout
+    assert dropout is not None
+    assert dropout.rate == 0.2
+    without = nnx.eval_shape(
+        lambda: efficientnet("efficientnet_b0", dropout=0.0, drop_path=0.0, rngs=nnx.Rngs(params=0))
+    )
     assert without.dropout is None
     assert all(block.drop_path is None for block in blocks_of(without))
 
@@ -98,19 +105,17 @@ def test_squeeze_is_a_quarter_of_what_a_block_starts_from():
     assert squeezed == [(3, 1), (8, 2), (32, 2), (48, 3), (36, 3)]
 
 
-def test_drop_path_rates_grow_linearly_and_are_those_of_the_shortcuts():
-    blocks = blocks_of(abstract("efficientnet_v2_s", drop_path=0.4))
-    rates = [None if block.drop_path is None else block.drop_path.rate for block in blocks]
-    first = np.cumsum([0, 2, 4, 4, 6, 9])
-    changing = [*first[1:]]  # the first block of the first stage keeps its shape
-    for i, rate in enumerate(rates):
-        expected = None if i in changing or i == 0 else 0.4 * i / 40
-        assert rate == (None if expected is None else pytest.approx(expected)), i
+def test_drop_path_rates_grow_linearly_and_only_shortcuts_have_them():
+    rows = (Row(2, 8, 1, 3, 1, True), Row(3, 12, 4, 3, 2))
+    blocks = blocks_of(nnx.eval_shape(lambda: tiny(rows, drop_path=0.5)))
+    rates = [0 if block.drop_path is None else block.drop_path.rate for block in blocks]
+    np.testing.assert_allclose(rates, [0, 0.1, 0, 0.3, 0.4])  # the third one changes the shape
 
 
 def test_initial_weights():
-    model = EfficientNet((Row(2, 32, 4, 3, 2), Row(1, 32, 2, 3, 1, True)), 32, 512, rngs=nnx.Rngs(0))
-    for layer in (model.layers[0][1].depthwise, model.layers[1][0].expand, model.head):
+    rows = (Row(1, 32, 4, 3, 2), Row(1, 32, 2, 3, 1, True))
+    model = EfficientNet(rows, 32, 512, squeeze=False, rngs=nnx.Rngs(0))
+    for layer in (model.layers[0][0].depthwise, model.layers[1][0].expand, model.head):
         *window, _, channels_out = layer.conv.kernel.shape
         expected = np.sqrt(2 / (np.prod(window) * channels_out))
         assert np.std(layer.conv.kernel[...]) == pytest.approx(expected, rel=0.1)
@@ -118,6 +123,7 @@ def test_initial_weights():
     limit = 1 / np.sqrt(1000)
     assert 0.99 * limit < kernel.max() <= limit
     assert kernel.mean() == pytest.approx(limit / 2, rel=0.02)
+    assert model.output.bias is not None
     np.testing.assert_array_equal(model.output.bias[...], 0)
 
 
@@ -150,35 +156,25 @@ def test_fused_block_is_two_convolutions_and_a_shortcut(shape, channels_out, exp
     np.testing.assert_allclose(block(x), expected.permute(0, 2, 3, 1).numpy(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [(32, 24), (33, 27)])
-def test_same_padding_is_tensorflows(size):
-    """At stride 2 an even size is padded below and to the right only: one pixel more than torch's above."""
-    build = partial(EfficientNet, ROWS, 4, 16, num_classes=5, drop_path=0.0, rngs=nnx.Rngs(0))
-    tensorflow = filled(lambda: build(padding="SAME"))
-    torch_like = filled(build)
+@pytest.mark.parametrize(("size", "border"), [((32, 24), (0, 1)), ((33, 27), (1, 1))], ids=["even", "odd"])
+def test_same_padding_is_tensorflows(size, border):
+    """At stride 2 an even size has its border below and to the right only, where torch has it all around."""
+    tensorflow, torch_like = filled(lambda: tiny(padding="SAME")), filled(tiny)
     x = normal(0, 2, *size, 3)
-    for model in (tensorflow, torch_like):
-        model.eval()
-
-    # With a border of zeros above and to the left, torch's windows start where TensorFlow's do.
-    stem = tensorflow.stem
-    pads = [(0, 0), *[(max(0, (-(-n // 2) - 1) * 2 + 3 - n) // 2,) * 2 for n in size], (0, 0)]
-    low = [pad[0] for pad in pads]
-    high = [
-        0,
-        *[max(0, (-(-n // 2) - 1) * 2 + 3 - n) - pad for n, pad in zip(size, low[1:3], strict=True)],
-        0,
-    ]
-    padded = np.pad(x, list(zip(low, high, strict=True)))
-    valid = jax.lax.conv_general_dilated(
-        padded, stem.conv.kernel[...], (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    expected = jax.lax.conv_general_dilated(
+        jnp.pad(x, ((0, 0), border, border, (0, 0))),
+        tensorflow.stem.conv.kernel[...],
+        (2, 2),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    np.testing.assert_allclose(stem.conv(x), valid, rtol=1e-5, atol=1e-5)
-    assert tensorflow(x).shape == torch_like(x).shape == (2, 5)
-    assert tensorflow.layers[1][0].depthwise.conv.padding == "SAME"
-    # Odd sizes have the same border on both sides, so that both models agree there and only there.
-    difference = np.abs(np.asarray(stem.conv(x)) - np.asarray(torch_like.stem.conv(x))).max()
-    assert (difference < 1e-5) == (size[0] % 2 == 1)
+    np.testing.assert_allclose(tensorflow.stem.conv(x), expected, rtol=1e-5, atol=1e-5)
+    difference = np.abs(expected - torch_like.stem.conv(x)).max()
+    assert (difference < 1e-5) == (border == (1, 1))
+    for block in blocks_of(tensorflow):
+        assert block.depthwise.conv.padding == "SAME"
+    fused = nnx.eval_shape(lambda: tiny((Row(1, 8, 2, 3, 2, True),), padding="SAME"))
+    assert fused.layers[0][0].expand.conv.padding == "SAME"
 
 
 def test_timm_names():
@@ -237,7 +233,7 @@ def test_efficientnet_pytorch_names_belong_to_models_with_tensorflows_padding():
 
 @pytest.mark.parametrize("scheme", [names.torchvision, names.timm, names.efficientnet_pytorch])
 def test_names_reach_every_parameter_once(scheme):
-    model = nnx.eval_shape(lambda: EfficientNet(ROWS, 8, 16, padding="SAME", rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: tiny(padding="SAME"))
     found = list(entries(scheme(model)))
     assert len({entry.key for entry in found}) == len(found)
     variables = [leaf for _, leaf in nnx.iter_graph(model) if isinstance(leaf, nnx.Param | nnx.BatchStat)]
@@ -251,8 +247,8 @@ def test_errors_name_the_argument(unchecked):
         efficientnet("efficientnet_b8", rngs=nnx.Rngs(0))
     for rows in ((), (Row(0, 8, 1, 3, 1),), (Row(1, 8, 1, 3, 0),)):
         with pytest.raises(ValueError, match="^EfficientNet: rows must have positive ints for every stage"):
-            EfficientNet(rows, 8, 16, rngs=nnx.Rngs(0))
+            tiny(rows)
     with pytest.raises(ValueError, match="^EfficientNet: drop_path must be"):
-        EfficientNet(ROWS, 8, 16, drop_path=1.5, rngs=nnx.Rngs(0))
+        tiny(drop_path=1.5)
     with pytest.raises(ValueError, match="^Dropout: rate must be"):
-        EfficientNet(ROWS, 8, 16, dropout=-0.5, rngs=nnx.Rngs(0))
+        nnx.eval_shape(lambda: tiny(dropout=-0.5))

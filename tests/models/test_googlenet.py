@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxcnn.models.googlenet import INCEPTIONS, GoogLeNet
+from jaxcnn.models.googlenet import INCEPTIONS, AuxiliaryHead, GoogLeNet
 from jaxcnn.nn import BatchNorm, Dropout
 from jaxcnn.pretrained import published
 from jaxcnn.pretrained.layers import entries
@@ -45,8 +45,7 @@ def test_feature_maps_have_the_sizes_of_the_papers_table():
     assert shapes["aux1"] == shapes["aux2"] == shapes["logits"] == (1000,)
 
 
-@pytest.mark.parametrize("head", [0, 1])
-def test_auxiliary_logits_are_torchs_on_the_same_feature_map(head):
+def test_auxiliary_logits_are_torchs_on_the_same_feature_map():
     torch = pytest.importorskip("torch")
     theirs = oracle("googlenet", num_classes=11, aux_logits=True)
     arrays = {key: value.numpy() for key, value in theirs.state_dict().items()}
@@ -54,41 +53,38 @@ def test_auxiliary_logits_are_torchs_on_the_same_feature_map(head):
     for entry in entries(names.torchvision(model)):
         if entry.key.startswith("aux"):
             entry.variable.set_value(jnp.asarray(entry.convert(arrays[entry.key])))
-    ours = model.aux_heads[head]
-    ours.set_attributes(deterministic=True, use_running_average=True)
-    # 4 x 4 cells do not divide 6 x 9 elements: neighbouring cells overlap.
-    x = normal(0, 3, 6, 9, 512 if head == 0 else 528)
-    with torch.no_grad():
-        expected = (theirs.aux1, theirs.aux2)[head](torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
-    np.testing.assert_allclose(ours(x), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    for ours, head, channels in zip(model.aux_heads, (theirs.aux1, theirs.aux2), (512, 528), strict=True):
+        ours.set_attributes(deterministic=True, use_running_average=True)
+        # 4 x 4 cells do not divide 6 x 9 elements: neighbouring cells overlap.
+        x = normal(0, 3, 6, 9, channels)
+        with torch.no_grad():
+            expected = head(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+        np.testing.assert_allclose(ours(x), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-def test_a_loss_reaches_the_auxiliary_classifiers_by_their_taps():
+def test_an_auxiliary_loss_reaches_its_classifier_and_what_is_before_it():
     model = filled(
-        lambda: GoogLeNet(
-            ((SMALL,), (SMALL,) * 4), num_classes=5, aux_heads=True, aux_dropout=0.0, rngs=nnx.Rngs(0)
-        )
-    )
-    x = normal(0, 2, 40, 33, 3)
-    assert model(x).shape == (2, 5)  # in training, the main logits alone
-    assert (
-        model.taps[-6:]
-        == ("aux1", "inception4b", "inception4c", "inception4d", "aux2", "avg_pool", "logits")[-6:]
+        lambda: GoogLeNet(((SMALL,), (SMALL,) * 4), num_classes=5, aux_heads=True, rngs=nnx.Rngs(0))
     )
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    rest, x = nnx.to_pure_dict(rest), normal(0, 2, 40, 33, 3)
 
-    def loss(params, taps):
-        found = nnx.merge(graphdef, params, rest).features(x, taps=taps)
-        return sum((value**2).sum() for value in found.values())
+    @jax.jit
+    def grads_of(params):
+        def loss(params):
+            return (nnx.merge(graphdef, params, rest).features(x, taps=("aux1",))["aux1"] ** 2).sum()
 
-    def heads(*taps):
-        grads = jax.jit(jax.grad(lambda params: loss(params, taps)))(params)
-        return [
-            all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads["aux_heads"][i])) for i in (0, 1)
-        ]
+        return jax.grad(loss)(params)
 
-    assert heads("logits", "aux1", "aux2") == [True, True]
-    assert heads("logits") == [False, False]
+    grads = grads_of(nnx.to_pure_dict(params))
+    first, second = grads["aux_heads"].values()
+    module_4a, module_4b, *_ = grads["groups"][1].values()
+
+    def reached(part):
+        return [bool(jnp.abs(leaf).max() > 0) for leaf in jax.tree.leaves(part)]
+
+    assert all(reached([first, grads["conv1"], module_4a]))
+    assert not any(reached([second, grads["output"], module_4b]))
 
 
 def test_dropout_rates_are_torchvisions_and_zero_means_no_module():
@@ -104,13 +100,14 @@ def test_dropout_rates_are_torchvisions_and_zero_means_no_module():
 
 
 def test_kernels_are_drawn_with_torchvisions_deviation():
-    model = GoogLeNet(((SMALL,), (SMALL,) * 4), num_classes=50, aux_heads=True, rngs=nnx.Rngs(0))
-    head = model.aux_heads[0]
+    model = GoogLeNet((), num_classes=50, rngs=nnx.Rngs(0))
+    head = AuxiliaryHead(lambda *_: nnx.identity, 16, 50, dropout=0.0, rngs=nnx.Rngs(1))
     for layer in (model.conv1.conv, model.conv3.conv, model.output, head.hidden, head.output):
         kernel = np.asarray(layer.kernel[...])
         assert abs(kernel.mean()) < 0.001
         assert abs(kernel.std() / 0.01 - 1) < 0.1
-    assert all(m.eps == 0.001 for _, m in nnx.iter_modules(model) if isinstance(m, BatchNorm))
+    norms = [m for _, m in nnx.iter_modules(abstract(aux_heads=True)) if isinstance(m, BatchNorm)]
+    assert len(norms) == 59 and all(norm.eps == 0.001 for norm in norms)
 
 
 def test_names_of_auxiliary_classifiers_are_there_only_with_them():

@@ -1,6 +1,7 @@
 """MobileNetV2: its taps, its options, its initial values, timm's names."""
 
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -70,12 +71,13 @@ def test_dropout_acts_in_training_only():
     assert (model(x) != model.output(mean)).any()
     model.eval()
     np.testing.assert_array_equal(model(x), model(x))
-    assert nnx.eval_shape(lambda: tiny(rngs=nnx.Rngs(0))).dropout.rate == 0.2
+    default: Any = nnx.eval_shape(lambda: tiny(rngs=nnx.Rngs(0)))
+    assert default.dropout.rate == 0.2
     assert nnx.eval_shape(lambda: tiny(dropout=0.0, rngs=nnx.Rngs(params=0))).dropout is None
 
 
 def test_initial_values_are_those_of_the_docstring():
-    model = MobileNetV2(table=((1, 8, 1, 1),), num_classes=7, rngs=nnx.Rngs(0))
+    model: Any = MobileNetV2(table=((1, 8, 1, 1),), num_classes=7, rngs=nnx.Rngs(0))
     np.testing.assert_allclose(model.output.kernel[...].std(), 0.01, rtol=0.03)
     np.testing.assert_allclose(model.conv.conv.kernel[...].std(), np.sqrt(2 / 1280), rtol=0.03)
     assert (model.output.bias[...] == 0).all()

@@ -1,6 +1,7 @@
 """MobileNetV3: its taps, its options, its initial values, timm's names."""
 
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -95,12 +96,13 @@ def test_normalisations_are_torchvisions_or_another():
 
 
 def test_dropout_is_torchvisions_or_none():
-    assert nnx.eval_shape(lambda: tiny(rngs=nnx.Rngs(0))).dropout.rate == 0.2
+    default: Any = nnx.eval_shape(lambda: tiny(rngs=nnx.Rngs(0)))
+    assert default.dropout.rate == 0.2
     assert nnx.eval_shape(lambda: tiny(dropout=0.0, rngs=nnx.Rngs(params=0))).dropout is None
 
 
 def test_initial_values_are_those_of_the_docstring():
-    model = MobileNetV3(SMALL[:2], 512, num_classes=40, rngs=nnx.Rngs(0))
+    model: Any = MobileNetV3(SMALL[:2], 512, num_classes=40, rngs=nnx.Rngs(0))
     for layer in (model.hidden, model.output):
         np.testing.assert_allclose(layer.kernel[...].std(), 0.01, rtol=0.03)
         assert (layer.bias[...] == 0).all()

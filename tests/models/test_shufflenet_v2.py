@@ -1,5 +1,7 @@
 """ShuffleNetV2: its block against torch, its taps, its messages."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -50,7 +52,7 @@ def test_at_stride_1_half_of_the_channels_pass_unchanged():
 
 
 def test_depthwise_convolutions_have_no_activation():
-    block = nnx.eval_shape(lambda: ShuffleBlock(8, 12, stride=2, rngs=nnx.Rngs(0)))
+    block: Any = nnx.eval_shape(lambda: ShuffleBlock(8, 12, stride=2, rngs=nnx.Rngs(0)))
     assert [layer.activation for layer in block.left] == [None, nnx.relu]
     assert [layer.activation for layer in block.right] == [nnx.relu, None, nnx.relu]
     assert [layer.conv.groups for layer in block.right] == [1, 6, 1]

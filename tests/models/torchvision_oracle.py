@@ -1,24 +1,21 @@
 """torchvision's networks with random weights and running statistics, for comparison."""
 
+import importlib.util
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+from benchmark_models import import_torchvision
 
 
 @cache
 def torchvision_models() -> Any:
-    """torchvision.models, also beside a PyTorch for which it was not compiled; skips where there is none."""
-    torch = pytest.importorskip("torch")
-    # Without its C++ part torchvision still registers shape rules for two operators, which must be declared.
-    for schema in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-                   "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"):
-        try:
-            torch.library.define(f"torchvision::{schema.split('(')[0]}", schema[schema.index("("):])
-        except RuntimeError:
-            pass  # declared already, by the C++ part
-    return pytest.importorskip("torchvision.models", exc_type=ImportError)
+    """torchvision.models; skips the test where there is none."""
+    pytest.importorskip("torch")
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("needs torchvision")
+    return import_torchvision().models
 
 
 def oracle(name: str, seed: int = 0, **options: Any) -> Any:

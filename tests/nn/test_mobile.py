@@ -92,7 +92,7 @@ def test_inverted_residual_is_torchs(options, training):
 
 
 def test_inverted_residual_hands_its_options_to_all_three_convolutions():
-    block = nn.InvertedResidual(
+    block: Any = nn.InvertedResidual(
         3,
         5,
         expanded=6,

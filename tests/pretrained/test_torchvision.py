@@ -114,7 +114,9 @@ def test_gradients_are_torchvisions(name):
     tensor = tensors(x).requires_grad_()
     first = next(parameter for parameter in theirs.parameters() if parameter.ndim == 4)
     logits = theirs(tensor)
-    scale = float(logits.detach().abs().max())  # random weights make large logits, whose softmax has no gradient
+    scale = float(
+        logits.detach().abs().max()
+    )  # random weights make large logits, whose softmax has no gradient
     loss = torch.nn.functional.cross_entropy(logits / scale, torch.from_numpy(labels))
     expected = torch.autograd.grad(loss, (tensor, first))
 
@@ -131,7 +133,10 @@ def test_gradients_are_torchvisions(name):
 
     of_params, of_x = gradients(nnx.to_pure_dict(params), x)
     of_kernel = first_kernel(of_params)
-    for found, wanted in ((of_x.transpose(0, 3, 1, 2), expected[0]), (of_kernel.transpose(3, 2, 0, 1), expected[1])):
+    for found, wanted in (
+        (of_x.transpose(0, 3, 1, 2), expected[0]),
+        (of_kernel.transpose(3, 2, 0, 1), expected[1]),
+    ):
         wanted = wanted.numpy()
         assert found.shape == wanted.shape and size
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-3 * np.abs(wanted).max())
@@ -159,5 +164,7 @@ def test_the_table_of_published_weights_is_torchvisions():
 
         expected = preset(Image.fromarray(image)).numpy().transpose(1, 2, 0)
         if weights.model in ("googlenet", "inception_v3"):  # torchvision rescales inside these networks
-            expected = (expected * np.float32([0.229, 0.224, 0.225]) + np.float32([0.485, 0.456, 0.406]) - 0.5) / 0.5
+            expected = (
+                expected * np.float32([0.229, 0.224, 0.225]) + np.float32([0.485, 0.456, 0.406]) - 0.5
+            ) / 0.5
         np.testing.assert_allclose(ours(image), expected, atol=2e-6)

@@ -31,7 +31,11 @@ def families() -> list[str]:
 
 def schemes(family: ModuleType) -> list[Callable[..., Names]]:
     """The generators of a family's module, in the order of their definition."""
-    return [f for f in vars(family).values() if inspect.isgeneratorfunction(f) and not f.__name__.startswith("_")]
+    return [
+        function
+        for name, function in vars(family).items()
+        if inspect.isfunction(function) and function.__module__ == family.__name__ and not name.startswith("_")
+    ]
 
 
 def _modules() -> list[str]:
