@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import jaxcnn.functional as F
-from jaxcnn import models
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -43,5 +43,11 @@ def test_it_names_every_function():
     assert set(F.__all__) <= set(re.findall(r"`(\w+)`", README))
 
 
-def test_it_names_every_model():
-    assert all(name in README for name in models.list_models())
+def test_the_backbone_of_the_pyramid_gives_its_three_levels(names):
+    assert [names[level].shape for level in ("p3", "p4", "p5")] == [(1, 8, 12, 64), (1, 4, 6, 64), (1, 2, 3, 64)]
+
+
+def test_every_file_it_points_to_is_there():
+    targets = re.findall(r"\]\(([\w./-]+)\)", README)
+    assert "docs/models.md" in targets
+    assert all((ROOT / target).is_file() for target in targets)

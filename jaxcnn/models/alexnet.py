@@ -21,12 +21,12 @@ class AlexNet(Classifier):
 
     This is the network of "One weird trick for parallelizing convolutional neural networks", as torchvision
     has it: a single column of 61,100,840 parameters, without the local response normalisation of 2012.
-    Feature maps are averaged to 6 x 6 before the fully connected layers, so images of any size from 63 x 63 fit; at
-    224 x 224 the maps have that size.
+    Feature maps are averaged to 6 x 6 before the fully connected layers, so images of any size from 63 x 63
+    fit; at 224 x 224 the maps have that size.
 
-    Kernels are drawn with a standard deviation of 0.01. Biases of the second, fourth and fifth convolution and
-    of the fully connected layers begin as ones, so that their relus pass something on (section 5 of the
-    2012 paper).
+    Kernels are drawn with a standard deviation of 0.01. Biases of the second, fourth and fifth convolution
+    and of the fully connected layers before the classifier begin as ones, so that their relus pass something
+    on (section 5 of the 2012 paper).
 
     Args:
         channels: channels of the five convolutions.

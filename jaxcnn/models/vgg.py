@@ -69,10 +69,10 @@ class VGGLayer(nnx.Module):
 class VGG(Classifier):
     """Groups of 3x3 convolutions, each with a max pooling behind it, two fully connected layers, the logits.
 
-    The feature maps are averaged to 7 x 7 before the fully connected layers, as in torchvision, so images of any
-    size fit that the poolings can halve, from 32 x 32 for the paper's five; at 224 x 224 the maps have that
-    size. Convolutions are initialised by He's rule, on the fan-out, fully connected layers with a
-    standard deviation of 0.01, as in torchvision.
+    The feature maps are averaged to 7 x 7 before the fully connected layers, so images of any size fit that
+    the poolings can halve, from 32 x 32 for the paper's five; at 224 x 224 the maps have that size.
+    Convolutions are initialised by He's rule, on the fan-out, fully connected layers with a standard deviation
+    of 0.01. Both are torchvision's.
 
     Args:
         depths: number of convolutions in each group.

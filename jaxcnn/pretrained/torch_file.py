@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcnn.pretrained import torch_pickle
 from jaxcnn.pretrained.stored import DIRECTORY_BYTES, StoredArray, WeightFile, short
-from jaxcnn.pretrained.torch_pickle import Refused, Storage, Tensor, unpickle
+from jaxcnn.pretrained.torch_pickle import Refused, Storage, Tensor, storage_from, unpickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
 """The first pickle of a file as torch < 1.6 wrote it; 1001 is the second."""
@@ -89,7 +88,7 @@ def zip_arrays(file: WeightFile) -> dict[str, StoredArray]:
     def storage(persistent_id: tuple[Any, ...]) -> Storage:
         if len(persistent_id) != 5:
             raise Refused("is damaged: no storage is described so")
-        return torch_pickle.storage(*persistent_id)
+        return storage_from(*persistent_id)
 
     checkpoint = unpickle(file, "data.pkl", io.BytesIO(content("data.pkl")), storage)
     places: dict[str, Place] = {}
@@ -123,7 +122,7 @@ def legacy_arrays(file: WeightFile) -> dict[str, StoredArray]:
         # The last says of which other storage this one is a part.
         if len(persistent_id) != 6 or persistent_id[5] is not None:
             raise Refused("has a storage that is a view of another one; only tensors may be views")
-        found = torch_pickle.storage(*persistent_id[:5])
+        found = storage_from(*persistent_id[:5])
         if storages.setdefault(found.key, found) != found:
             raise Refused(f"is damaged: it describes its storage {short(found.key)} in two ways")
         return found

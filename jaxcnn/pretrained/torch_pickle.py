@@ -1,8 +1,8 @@
 """Pickles of state dicts, read without PyTorch and without Python's own unpickler.
 
-A pickle is a program for a small stack machine, and Python's machine calls what the program names. The one here
-knows the instructions that PyTorch writes for a state dict, and calls nothing but the few functions in `NAMES`,
-which only note what a tensor is.
+A pickle is a program for a small stack machine, and Python's machine calls what the program names. The one
+here knows the instructions that PyTorch writes for a state dict, and calls nothing but the few functions in
+`NAMES`, which only note what a tensor is.
 """
 
 import io
@@ -205,7 +205,8 @@ def _size(sizes: Any) -> Any:
     return _expect(sizes, tuple)
 
 
-def storage(what: Any, dtype: Any, key: Any, location: Any, length: Any) -> Storage:
+def storage_from(what: Any, dtype: Any, key: Any, location: Any, length: Any) -> Storage:
+    """The storage that a persistent id describes; it is said to lie on a device, which is not asked for."""
     if (
         what != "storage"
         or not isinstance(dtype, np.dtype)

@@ -1,5 +1,7 @@
 """GoogLeNet: the paper's table, the auxiliary classifiers, what published weights expect."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from flax import nnx
 
 from jaxcnn.models.googlenet import INCEPTIONS, AuxiliaryHead, GoogLeNet
-from jaxcnn.nn import BatchNorm, Dropout
+from jaxcnn.nn import BatchNorm, ConvNormAct, Dropout
 from jaxcnn.pretrained import published
 from jaxcnn.pretrained.layers import entries
 from jaxcnn.pretrained.names import googlenet as names
@@ -101,7 +103,8 @@ def test_dropout_rates_are_torchvisions_and_zero_means_no_module():
 
 def test_kernels_are_drawn_with_torchvisions_deviation():
     model = GoogLeNet((), num_classes=50, rngs=nnx.Rngs(0))
-    head = AuxiliaryHead(lambda *_: nnx.identity, 16, 50, dropout=0.0, rngs=nnx.Rngs(1))
+    conv = partial(ConvNormAct, rngs=nnx.Rngs(1))
+    head = AuxiliaryHead(conv, 16, 50, dropout=0.0, rngs=nnx.Rngs(2))
     for layer in (model.conv1.conv, model.conv3.conv, model.output, head.hidden, head.output):
         kernel = np.asarray(layer.kernel[...])
         assert abs(kernel.mean()) < 0.001

@@ -48,7 +48,8 @@ def test_feature_maps_have_the_sizes_of_the_papers_table():
     assert all(shapes[f"mixed6{i}"] == (17, 19, 768) for i in "abcde")
     assert [shapes[f"mixed7{i}"] for i in "abc"] == [(8, 9, channels) for channels in (1280, 2048, 2048)]
     assert shapes["aux"] == shapes["logits"] == (1000,)
-    assert list(shapes).index("aux") == list(shapes).index("mixed6e") + 1
+    taps = abstract().taps
+    assert taps[taps.index("mixed6e") + 1] == "aux"
 
 
 def test_branches_keep_their_order_through_flax():
@@ -82,23 +83,28 @@ def test_auxiliary_logits_are_torchs_on_the_same_feature_map():
     np.testing.assert_allclose(model.aux(x), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-def test_a_loss_reaches_the_auxiliary_classifier_by_its_tap():
-    # One cheap module in the place of all; 155 pixels leave it a map of 17.
-    modules = {"6e": partial(grid35, behind_pool=4)}
+def test_an_auxiliary_loss_reaches_its_classifier_and_what_is_before_it():
+    # One cheap module before it and one behind it; 155 pixels leave it a map of 17.
+    modules = {name: partial(grid35, behind_pool=4) for name in ("6e", "7a")}
     model = filled(lambda: InceptionV3(modules, num_classes=5, rngs=nnx.Rngs(0)))
-    x = normal(0, 2, 155, 155, 3)
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    rest, x = nnx.to_pure_dict(rest), normal(0, 2, 155, 155, 3)
 
-    def loss(params, taps):
-        found = nnx.merge(graphdef, params, rest).features(x, taps=taps)
-        return sum((value**2).sum() for value in found.values())
+    @jax.jit
+    def grads_of(params):
+        def loss(params):
+            return (nnx.merge(graphdef, params, rest).features(x, taps=("aux",))["aux"] ** 2).sum()
 
-    def reached(*taps):
-        grads = jax.jit(jax.grad(lambda params: loss(params, taps)))(params)
-        return all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads["aux"]))
+        return jax.grad(loss)(params)
 
-    assert reached("logits", "aux")
-    assert not reached("logits")
+    grads = grads_of(nnx.to_pure_dict(params))
+    before, behind = grads["mixed"].values()
+
+    def reached(part):
+        return [bool(jnp.abs(leaf).max() > 0) for leaf in jax.tree.leaves(part)]
+
+    assert all(reached([grads["aux"], grads["conv1a"], before]))
+    assert not any(reached([grads["output"], behind]))
 
 
 def test_dropout_is_torchvisions_and_zero_means_no_module():
@@ -108,21 +114,21 @@ def test_dropout_is_torchvisions_and_zero_means_no_module():
 
 
 def test_kernels_are_drawn_with_the_authors_deviations():
-    model = InceptionV3({"5b": partial(grid35, behind_pool=4)}, aux_heads=False, rngs=nnx.Rngs(0))
+    model = InceptionV3({}, aux_heads=False, num_classes=50, rngs=nnx.Rngs(0))
     conv = partial(ConvNormAct, kernel_init=jax.nn.initializers.normal(0.1), rngs=nnx.Rngs(1))
     head = AuxiliaryHead(conv, 16, 50, rngs=nnx.Rngs(2))
     for layer, std in (
         (model.conv1a.conv, 0.1),
-        (model.mixed[0].branches[1][1].conv, 0.1),
+        (model.conv4a.conv, 0.1),
         (model.output, 0.1),
-        (head.conv1.conv, 0.1),
         (head.conv2.conv, 0.01),
         (head.output, 0.001),
     ):
         kernel = np.asarray(layer.kernel[...])
         assert abs(kernel.mean()) < 0.1 * std
         assert abs(kernel.std() / std - 1) < 0.1
-    assert all(m.eps == 0.001 for _, m in nnx.iter_modules(model) if isinstance(m, BatchNorm))
+    norms = [m for _, m in nnx.iter_modules(abstract()) if isinstance(m, BatchNorm)]
+    assert len(norms) == 96 and all(norm.eps == 0.001 for norm in norms)
 
 
 def test_names_of_the_auxiliary_classifier_are_there_only_with_it():
@@ -146,10 +152,11 @@ def test_errors_name_what_is_missing():
         abstract(modules)
     assert "aux" not in abstract(modules, aux_heads=False).taps
     model = abstract()
+    assert model.aux is not None
     with pytest.raises(
-        ValueError, match="^InceptionV3: the auxiliary .* 17 x 17 or more, .* got a map of 16 x 17; "
+        ValueError, match="^InceptionV3: the auxiliary .* 17 x 17 or more, .* map of 16 x 17; "
     ):
-        features_of(model, 298, 299)
+        model.aux(jnp.zeros((2, 16, 17, 768)))
     assert features_of(model, 75, 80, taps=("logits",)) == {"logits": (1000,)}
     with pytest.raises(
         ValueError, match=r"^conv: window \(3, 3\) .* reaches over 3 elements of spatial axis 0"
