@@ -1,33 +1,36 @@
-"""Name what a trained run sees in image files.
+"""Name what a model sees in image files: published weights, or a run of one's own.
 
+python experiments/classify.py --weights resnet18-f37072fd.pth --model resnet18 photo.png another.jpg
 python experiments/classify.py runs/digits-lenet5 photo.png another.jpg
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
-from train_classifier import Config as Training
-from train_classifier import make_model, make_optimizer, normalize
+from pretrained_model import named_model
 
-from jaxcnn.data import read_image
-from jaxcnn.training import checkpoint
 from jaxcnn.training.console import mistakes_in_one_line, read_flags
-from jaxcnn.training.state import create_train_state
 
 
 @dataclass(frozen=True)
 class Config:
-    """Name what a trained run sees in image files."""
+    """Name what a model sees in image files.
 
-    run: tyro.conf.Positional[Path]
-    """The folder of the run, such as runs/digits-lenet5."""
-    images: tyro.conf.Positional[tuple[Path, ...]]
-    """Image files; they are scaled and cut to the size that the model was trained on."""
+    RUN IMAGE ...                               what train_classifier.py or fine_tune.py has trained
+    --weights FILE --model NAME IMAGE ...       published weights
+    """
+
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN] IMAGE ...", help_behavior_hint="")]
+    """The folder of a run, such as runs/digits-lenet5, unless --weights is given, and image files. Images are
+    scaled and cut as the weights were evaluated."""
+    weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """PyTorch's .pth or .safetensors file, or one that jaxcnn.pretrained.save_weights wrote; the classes are
+    ImageNet's."""
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """The architecture that --weights are for, one of jaxcnn.models.list_models()."""
     top: int = 3
     """How many classes to name for each image."""
 
@@ -35,38 +38,17 @@ class Config:
 def main(config: Config) -> None:
     """Print a line for each image: its likeliest classes with their probabilities."""
     with mistakes_in_one_line("classify"):
-        if not config.images:
+        open_model, images = named_model(config.weights, config.model, config.paths)
+        if not images:
             raise ValueError("name at least one image file")
         if config.top < 1:
             raise ValueError(f"--top must be at least 1, got {config.top}")
-        training = Training(**read_json(config.run / "config.json"))
-        dataset = read_json(config.run / "dataset.json")
-        names = dataset["class_names"]
-        height, width, channels = dataset["image_shape"]
-        pixels = np.stack(
-            [read_image(path, channels=channels, size=(height, width)) for path in config.images]
-        )
-        model = make_model(training, num_classes=len(names), in_channels=channels)
-        merge, state = create_train_state(model, make_optimizer(training, 1)[0])
-        state = checkpoint.restore(config.run / "checkpoints", state)
+        classifier = open_model()
+        inputs = np.stack([classifier.prepare(path) for path in images])
 
-    model = merge(state.params, state.batch_stats)
-    model.eval()
-    images = normalize(jnp.asarray(pixels), dataset["mean"], dataset["std"])
-    probabilities = jax.nn.softmax(jax.jit(model)(images).astype(jnp.float32))
-    for path, row in zip(config.images, np.asarray(probabilities), strict=True):
+    for path, row in zip(images, classifier.probabilities(inputs), strict=True):
         likeliest = np.argsort(-row, kind="stable")[: config.top]
-        print(f"{path}: " + ", ".join(f"{names[i]} ({row[i]:.3f})" for i in likeliest))
-
-
-def read_json(path: Path) -> dict:
-    """Read a file that the training script left in the run's folder."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path.parent} is not the folder of a run: it has no {path.name}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON file: {error}") from None
+        print(f"{path}: " + ", ".join(f"{classifier.class_names[i]} ({row[i]:.3f})" for i in likeliest))
 
 
 if __name__ == "__main__":

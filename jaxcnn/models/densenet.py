@@ -42,7 +42,7 @@ class NormActConv(nnx.Module):
         Huang et al. 2017, section 3; He et al. 2016, "Identity Mappings in Deep Residual Networks".
 
     Example:
-        >>> NormActConv(4, 8, 3, rngs=nnx.Rngs(0))(jnp.zeros((2, 7, 5, 4))).shape
+        >>> nnx.eval_shape(lambda: NormActConv(4, 8, 3, rngs=nnx.Rngs(0))(jnp.zeros((2, 7, 5, 4)))).shape
         (2, 7, 5, 8)
     """
 
@@ -91,8 +91,7 @@ class DenseLayer(nnx.Module):
         Huang et al. 2017, section 3.
 
     Example:
-        >>> layer = DenseLayer(64, 32, rngs=nnx.Rngs(0))
-        >>> layer(jnp.zeros((2, 7, 5, 64))).shape
+        >>> nnx.eval_shape(lambda: DenseLayer(64, 32, rngs=nnx.Rngs(0))(jnp.zeros((2, 7, 5, 64)))).shape
         (2, 7, 5, 32)
     """
 
@@ -140,9 +139,10 @@ class DenseNet(Classifier):
         TypeError: a dtype that is not floating.
 
     Example:
-        >>> tiny = DenseNet((2, 1), 4, num_classes=5, rngs=nnx.Rngs(0))
-        >>> tiny(jnp.zeros((2, 24, 16, 3))).shape
-        (2, 5)
+        >>> def maps():
+        ...     return DenseNet((2, 1), growth=4, rngs=nnx.Rngs(0)).features(jnp.zeros((2, 24, 16, 3)))
+        >>> {name: value.shape[-1] for name, value in nnx.eval_shape(maps).items() if "block" in name}
+        {'block1': 16, 'block2': 12}
     """
 
     def __init__(

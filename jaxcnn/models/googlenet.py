@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from string import ascii_lowercase
 from typing import Any
 
 import jax
@@ -246,7 +247,8 @@ class GoogLeNet(Classifier):
             if number > 3:
                 # The paper's table 1 has a 3x3 window everywhere; torchvision's fourth one is 2x2.
                 stages.append((f"max_pool{number - 1}", max_pool(2 if number == 5 else 3)))
-            stages += [(f"inception{number}{chr(97 + i)}", module) for i, module in enumerate(group)]
+            modules = zip(ascii_lowercase, group, strict=False)
+            stages += [(f"inception{number}{letter}", module) for letter, module in modules]
         return [*stages, ("avg_pool", F.global_avg_pool), ("logits", self._logits)]
 
     def branches(self) -> dict[str, Stage]:

@@ -94,8 +94,8 @@ class MobileNetV3(Classifier):
 
     Example:
         >>> import jax.numpy as jnp
-        >>> tiny = MobileNetV3(SMALL[:2], 16, num_classes=5, rngs=nnx.Rngs(0))
-        >>> tiny(jnp.zeros((2, 24, 16, 3))).shape
+        >>> build = lambda: MobileNetV3(SMALL[:2], 16, num_classes=5, rngs=nnx.Rngs(0))
+        >>> nnx.eval_shape(lambda: build()(jnp.zeros((2, 24, 16, 3)))).shape  # allocates nothing
         (2, 5)
     """
 

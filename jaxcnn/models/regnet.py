@@ -108,8 +108,8 @@ class RegNetBlock(nnx.Module):
         Radosavovic et al. 2020, figure 4 (X) and section 4 (Y).
 
     Example:
-        >>> block = RegNetBlock(16, 24, 8, stride=2, squeeze=0.25, rngs=nnx.Rngs(0))
-        >>> block(jnp.zeros((2, 14, 10, 16))).shape
+        >>> x = jnp.zeros((2, 14, 10, 16))
+        >>> nnx.eval_shape(lambda: RegNetBlock(16, 24, 8, stride=2, squeeze=0.25, rngs=nnx.Rngs(0))(x)).shape
         (2, 7, 5, 24)
     """
 
@@ -183,9 +183,10 @@ class RegNet(Classifier):
         TypeError: a dtype that is not floating.
 
     Example:
-        >>> tiny = RegNet((1, 1), (8, 16), 8, squeeze=0.25, num_classes=5, rngs=nnx.Rngs(0))
-        >>> tiny(jnp.zeros((2, 12, 8, 3))).shape
-        (2, 5)
+        >>> def maps():
+        ...     return RegNet((1, 2), (16, 24), 8, rngs=nnx.Rngs(0)).features(jnp.zeros((2, 32, 24, 3)))
+        >>> {name: value.shape for name, value in nnx.eval_shape(maps).items() if "stage" in name}
+        {'stage1': (2, 8, 6, 16), 'stage2': (2, 4, 3, 24)}
     """
 
     def __init__(

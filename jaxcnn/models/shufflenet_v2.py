@@ -43,8 +43,8 @@ class ShuffleBlock(nnx.Module):
         Ma et al. 2018, figure 3 (c) and (d).
 
     Example:
-        >>> block = ShuffleBlock(8, 24, stride=2, rngs=nnx.Rngs(0))
-        >>> block(jnp.zeros((2, 14, 9, 8))).shape
+        >>> x = jnp.zeros((2, 14, 9, 8))
+        >>> nnx.eval_shape(lambda: ShuffleBlock(8, 24, stride=2, rngs=nnx.Rngs(0))(x)).shape
         (2, 7, 5, 24)
     """
 
@@ -99,8 +99,8 @@ class ShuffleNetV2(Classifier):
         TypeError: a dtype that is not floating.
 
     Example:
-        >>> tiny = ShuffleNetV2((2, 1), (4, 8, 12, 16), num_classes=5, rngs=nnx.Rngs(0))
-        >>> tiny(jnp.zeros((2, 24, 16, 3))).shape
+        >>> build = lambda: ShuffleNetV2((2, 1), (4, 8, 12, 16), num_classes=5, rngs=nnx.Rngs(0))
+        >>> nnx.eval_shape(lambda: build()(jnp.zeros((2, 24, 16, 3)))).shape  # allocates nothing
         (2, 5)
     """
 

@@ -71,8 +71,8 @@ class VGG(Classifier):
 
     The feature maps are averaged to 7 x 7 before the fully connected layers, so images of any size fit that
     the poolings can halve, from 32 x 32 for the paper's five; at 224 x 224 the maps have that size.
-    Convolutions are initialised by He's rule, on the fan-out, fully connected layers with a standard deviation
-    of 0.01. Both are torchvision's.
+    Convolutions are initialised by He's rule, on the fan-out, fully connected layers with a standard
+    deviation of 0.01, as in torchvision.
 
     Args:
         depths: number of convolutions in each group.

@@ -19,23 +19,23 @@ def tiny(**options):
     return DenseNet((2, 3), 4, 6, num_classes=5, rngs=nnx.Rngs(0), **options)
 
 
-def test_feature_maps_of_the_161_layers():
-    model = nnx.eval_shape(lambda: densenet("densenet161", rngs=nnx.Rngs(0)))
+def test_feature_maps_of_densenet121():
+    model = nnx.eval_shape(lambda: densenet("densenet121", rngs=nnx.Rngs(0)))
     x = jax.ShapeDtypeStruct((2, 61, 96, 3), jnp.float32)
     maps = nnx.eval_shape(lambda model, x: model.features(x), model, x)
-    # A block adds depth * 48 channels, a transition halves them.
+    # A block adds depth * 32 channels, a transition halves them.
     assert {name: maps[name].shape[1:] for name in model.taps} == {
-        "stem": (31, 48, 96),
-        "max_pool": (16, 24, 96),
-        "block1": (16, 24, 384),
-        "transition1": (8, 12, 192),
-        "block2": (8, 12, 768),
-        "transition2": (4, 6, 384),
-        "block3": (4, 6, 2112),
-        "transition3": (2, 3, 1056),
-        "block4": (2, 3, 2208),
-        "norm": (2, 3, 2208),
-        "avg_pool": (2208,),
+        "stem": (31, 48, 64),
+        "max_pool": (16, 24, 64),
+        "block1": (16, 24, 256),
+        "transition1": (8, 12, 128),
+        "block2": (8, 12, 512),
+        "transition2": (4, 6, 256),
+        "block3": (4, 6, 1024),
+        "transition3": (2, 3, 512),
+        "block4": (2, 3, 1024),
+        "norm": (2, 3, 1024),
+        "avg_pool": (1024,),
         "logits": (1000,),
     }
 

@@ -69,4 +69,4 @@ def test_errors_name_the_argument(unchecked):
     with pytest.raises(ValueError, match="^round_channels: channels must be a positive number, got 0.0$"):
         MNASNet(0.0, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="^Dropout: rate must be a Python number in"):
-        mnasnet("mnasnet0_5", dropout=2.0, rngs=nnx.Rngs(0))
+        nnx.eval_shape(lambda: MNASNet(0.25, table=(), dropout=2.0, rngs=nnx.Rngs(0)))

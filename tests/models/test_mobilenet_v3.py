@@ -120,4 +120,4 @@ def test_errors_name_the_argument(unchecked):
     with pytest.raises(ValueError, match="^round_channels: channels must be a positive number, got -8.0$"):
         mobilenet_v3("mobilenet_v3_small", width=-0.5, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="^Dropout: rate must be a Python number in"):
-        tiny(dropout=-0.5, rngs=nnx.Rngs(0))
+        nnx.eval_shape(lambda: tiny(dropout=-0.5, rngs=nnx.Rngs(0)))

@@ -1,5 +1,7 @@
 """torchvision's names in a GoogLeNet."""
 
+from string import ascii_lowercase
+
 from jaxcnn.models.googlenet import GoogLeNet
 from jaxcnn.nn import ConvNormAct
 from jaxcnn.pretrained.layers import Names
@@ -12,7 +14,7 @@ def torchvision(model: GoogLeNet) -> Names:
     for i, conv in enumerate((model.conv1, model.conv2, model.conv3), 1):
         yield from _conv(f"conv{i}", conv)
     for number, group in enumerate(model.groups, 3):
-        for letter, module in zip("abcde", group, strict=False):
+        for letter, module in zip(ascii_lowercase, group, strict=False):
             for i, branch in enumerate(module.branches, 1):
                 for j, layer in enumerate(branch):
                     if isinstance(layer, ConvNormAct):  # not the pooling, which counts all the same
