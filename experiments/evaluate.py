@@ -57,7 +57,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Evaluate every image once; print a table and write it to a file."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     with mistakes_in_one_line("evaluate"):
         open_model, folders = named_model(config.weights, config.model, config.paths)
         if len(folders) != 1:

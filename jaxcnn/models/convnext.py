@@ -63,8 +63,7 @@ class ConvNeXtBlock(nnx.Module):
         Liu et al. 2022, figure 4; Woo et al. 2023, figure 5.
 
     Example:
-        >>> block = ConvNeXtBlock(8, grn=True, rngs=nnx.Rngs(0))
-        >>> block(jnp.zeros((2, 9, 5, 8))).shape
+        >>> nnx.eval_shape(lambda: ConvNeXtBlock(8, grn=True, rngs=nnx.Rngs(0))(jnp.zeros((2, 9, 5, 8)))).shape
         (2, 9, 5, 8)
     """
 
@@ -118,9 +117,10 @@ class ConvNeXt(Classifier):
         TypeError: a dtype that is not floating.
 
     Example:
-        >>> tiny = ConvNeXt((1, 1), (8, 16), num_classes=5, rngs=nnx.Rngs(0))
-        >>> tiny(jnp.zeros((2, 24, 16, 3))).shape
-        (2, 5)
+        >>> tiny = lambda: ConvNeXt((1, 1), (8, 16), num_classes=5, rngs=nnx.Rngs(0))
+        >>> maps = nnx.eval_shape(lambda: tiny().features(jnp.zeros((2, 24, 16, 3))))
+        >>> maps["stage1"].shape, maps["stage2"].shape, maps["logits"].shape
+        ((2, 6, 4, 8), (2, 3, 2, 16), (2, 5))
     """
 
     def __init__(

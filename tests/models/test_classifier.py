@@ -57,7 +57,8 @@ def test_taps_are_chosen_by_name_and_a_tap_determines_what_follows(build, shape)
     first, last = model.taps[0], model.taps[-2]
     found = model.features(x, taps=(last, first))
     assert tuple(found) == (first, last)
-    chex.assert_trees_all_equal(model.output(found[last]), model(x))
+    (_, logits) = model.stages()[-1]
+    chex.assert_trees_all_equal(logits(found[last]), model(x))
 
 
 def test_features_stop_at_the_last_tap():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxcnn.models.convnext import ConvNeXt, ConvNeXtBlock, convnext
+from jaxcnn.models.convnext import ConvNeXt, convnext
 from jaxcnn.pretrained.layers import entries
 from jaxcnn.pretrained.names.convnext import original, timm, torchvision
 from tests.nn.filled import filled
@@ -203,22 +203,17 @@ def test_drop_path_rates_grow_linearly_with_depth():
 
 @pytest.mark.parametrize("grn", [False, True])
 def test_kernels_begin_with_a_deviation_of_0_02_and_the_rest_is_constant(grn):
-    model = ConvNeXt((1, 1), (24, 32), grn=grn, num_classes=50, rngs=nnx.Rngs(0))
+    model = nnx.jit(lambda: ConvNeXt((1, 1), (24, 32), grn=grn, num_classes=50, rngs=nnx.Rngs(0)))()
     constants = {"bias": 0.0, "scale": 1.0, "layer_scale": np.float32(1e-6)}
     for path, variable in nnx.iter_graph(model):
         if not isinstance(variable, nnx.Param):
             continue
-        if path[-1] == "kernel":
+        name = str(path[-1])
+        if name == "kernel":
             np.testing.assert_allclose(np.std(variable[...]), 0.02, rtol=0.1, err_msg=str(path))
         else:
-            expected = 0.0 if "grn" in path else constants[path[-1]]
+            expected = 0.0 if "grn" in path else constants[name]
             np.testing.assert_array_equal(variable[...], expected, err_msg=str(path))
-
-
-def test_a_new_block_of_the_first_version_is_nearly_the_identity():
-    x = normal(0, 2, 9, 5, 8)
-    y = ConvNeXtBlock(8, rngs=nnx.Rngs(0))(x)
-    assert 0 < np.abs(y - x).max() < 1e-5
 
 
 def test_errors_name_the_argument(unchecked):

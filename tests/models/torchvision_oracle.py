@@ -35,8 +35,8 @@ def oracle(name: str, seed: int = 0, **options: Any) -> Any:
     with torch.device("meta"):
         model = torchvision_models().get_model(name, weights=None, **options)
     rng = np.random.default_rng(seed)
-    values = {}
-    for key, tensor in model.state_dict().items():
+    values = model.state_dict()  # it also says which version of MNASNet it is of
+    for key, tensor in list(values.items()):
         shape, last = tuple(tensor.shape), key.rpartition(".")[2]
         if len(shape) == 0:  # num_batches_tracked
             value = np.zeros((), np.int64)

@@ -394,8 +394,8 @@ def stack_global(module, name):
         "nothing on the stack": (b"0000", "POP"),
         "no mark": (b"t", "is no pickle"),
         "a key that cannot be hashed": (b"}]Ns", "a key of type list"),
-        "a key that is nested deeply": (b"}N" + b"\x85" * 1_000_000 + b"Ns", "a key of type tuple"),
-        "lists that are nested deeply": (b"]" * 500_000 + b"a" * 499_999, "holds a list"),
+        "a key that is nested deeply": (b"}N" + b"\x85" * 200_000 + b"Ns", "a key of type tuple"),
+        "lists that are nested deeply": (b"]" * 100_000 + b"a" * 99_999, "holds a list"),
         "a list in itself": (b"]q\x00h\x00a", "holds a list"),
         "half a pair": (b"}(Nu", "is no pickle"),
         "a key twice": (b"}(" + assemble("a") + b"N" + assemble("a") + b"Nu", "has the key 'a' twice"),
@@ -407,17 +407,14 @@ def stack_global(module, name):
     }.values(),
 )
 def test_pickles_that_are_refused(form, payload, words, tmp_path):
-    refused(form.write(tmp_path / "weights", payload, {}), words)
+    refused(form.write(tmp_path / "weights", program(payload), {}), words)
 
 
 def test_a_list_is_not_copied_a_thousand_times(form, tmp_path):
-    pairs = [[f"{i}", i] for i in range(10_000)]
+    pairs = [[f"{i}", i] for i in range(1000)]
     call = assemble(Global("collections", "OrderedDict")) + b"h\x00\x85R"
-    payload = assemble(pairs) + b"q\x00" + call * 10_000
-    tracemalloc.start()
-    path = form.write(tmp_path / "weights", payload, {})
-    tracemalloc.stop()
-    refused(path, "'0' that is a int")
+    payload = assemble(pairs) + b"q\x00" + call * 1000
+    refused(form.write(tmp_path / "weights", program(payload), {}), "holds a list")
 
 
 # Tensors that are not what they say
