@@ -23,7 +23,11 @@ class Config:
     --weights FILE --model NAME IMAGE ...       published weights
     """
 
-    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN] IMAGE ...", help_behavior_hint="")]
+    paths: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="[RUN] IMAGE ...", help_behavior_hint=""),
+    ]
     """The folder of a run, such as runs/digits-lenet5, unless --weights is given, and image files. Images are
     scaled and cut as the weights were evaluated."""
     weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None

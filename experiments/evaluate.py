@@ -42,8 +42,8 @@ class Config:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="[RUN] FOLDER", help_behavior_hint=""),
     ]
-    """The folder of a run, such as runs/digits-lenet5, unless --weights is given, and the folder of the images.
-    It has a sub-folder for each class, called by the class's name or number; a space, _ and - are the same."""
+    """The folder of a run, such as runs/digits-lenet5, unless --weights is given, and the folder of images. It
+    has a sub-folder for each class, called by the class's name or number; a space, _ and - are the same."""
     weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """PyTorch's .pth or .safetensors file, or one that jaxcnn.pretrained.save_weights wrote; the classes are
     ImageNet's."""
@@ -107,7 +107,7 @@ def visible(folder: Path) -> list[Path]:
 
 
 def class_number(folder: Path, class_names: Sequence[str]) -> int:
-    """The class that a sub-folder's name stands for: a class's name or, where no class is called so, its number."""
+    """The class that a sub-folder is called after, by its name or, where no class has that name, its number."""
     wanted = plain(folder.name)
     found = [i for i, name in enumerate(class_names) if plain(name) == wanted]
     if len(found) > 1:  # ImageNet has a Cardigan, a dog, and a cardigan
@@ -134,9 +134,7 @@ def plain(name: str) -> str:
     return " ".join(re.split(r"[\s_-]+", name.lower())).strip()
 
 
-def predict(
-    classifier: ImageClassifier, files: Sequence[Path], batch_size: int
-) -> tuple[np.ndarray, float]:
+def predict(classifier: ImageClassifier, files: Sequence[Path], batch_size: int) -> tuple[np.ndarray, float]:
     """The five likeliest classes of each image, the likeliest first, and images per second."""
     ranked, seconds = [], []
     batches = track(
@@ -188,7 +186,7 @@ def summary(classifier: ImageClassifier, labels: np.ndarray, ranked: np.ndarray)
             "images": int(of_class.sum()),
             "top1": float(hits[of_class, 0].mean()),
             "top5": float(hits[of_class].any(1).mean()),
-            "most_often_taken_for": classifier.class_names[mistakes.argmax()] if mistakes.size else None,
+            "most_often_taken_for": classifier.class_names[int(mistakes.argmax())] if mistakes.size else None,
         }
     return {
         "images": len(labels),

@@ -11,6 +11,7 @@ import dataclasses
 import math
 import sys
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -112,7 +113,7 @@ class Setup(NamedTuple):
 
 
 def main(config: Config) -> None:
-    """Train the new layer, then everything; evaluate after every epoch, leave the results in runs_dir/name."""
+    """Train the new layer, then everything; evaluate after every epoch; leave results in runs_dir/name."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     with mistakes_in_one_line(SCRIPT):
         setup = set_up(config, console)
@@ -188,10 +189,10 @@ def main(config: Config) -> None:
 def set_up(config: Config, console: Console) -> Setup:
     """Everything that a user's mistake can make fail, before anything is trained; says what will be done."""
     shared = check(config)
+    size = train_classifier.image_size(shared)
     parallel = data_parallel("jit")
     console.print(f"{parallel.describe(config.batch_size)}, {config.precision}")
     preprocessing = published_preprocessing(config.model, config.weights)
-    size = train_classifier.image_size(shared)
     if size is None and preprocessing is not None:
         size = (preprocessing.crop, preprocessing.crop)
     dataset = data.load_dataset(f"folder:{config.folder}", data_dir=config.data_dir, image_size=size)
@@ -199,8 +200,9 @@ def set_up(config: Config, console: Console) -> Setup:
         raise ValueError(
             f"--batch-size must be at most the {len(dataset.train)} training images, got {config.batch_size}"
         )
-    # The network has seen three channels. Grey images, of one, become that by broadcasting.
     mean, std = (preprocessing.mean, preprocessing.std) if preprocessing else (dataset.mean, dataset.std)
+    if len(mean) == 1:  # the network has three channels; grey images become that as they are normalised
+        mean, std = mean * 3, std * 3
     height, width, _ = dataset.image_shape
     batch = abstract_batch(shared, dataclasses.replace(dataset, mean=mean, std=std))
     dataset = dataclasses.replace(dataset, image_shape=(height, width, 3), mean=mean, std=std)
@@ -262,6 +264,8 @@ def check(config: Config) -> train_classifier.Config:
         raise ValueError(
             f"--frozen-epochs must be in [0, {config.epochs}], the epochs, got {config.frozen_epochs}"
         )
+    if not config.weights.is_file():  # said before the data are prepared, which may take long
+        raise FileNotFoundError(f"--weights: there is no file {config.weights}")
     if not 0 < config.layer_decay <= 1:
         raise ValueError(f"--layer-decay must be in (0, 1], got {config.layer_decay}")
     return shared
@@ -333,13 +337,15 @@ def part(path: tuple[Any, ...]) -> str:
 def whole_optimizer(
     config: train_classifier.Config, steps: int, factors: dict[str, float]
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """AdamW whose steps are smaller the farther a part is from the logits, and the schedule of the last part."""
+    """AdamW with steps that are smaller the farther a part is from the logits; the last part's schedule."""
     optimizer, schedule = make_optimizer(config, steps)
 
     def parts(params: Any) -> Any:
         return jax.tree.map_with_path(lambda path, _: part(path), params)
 
-    scales = {name: optax.scale(factor) for name, factor in factors.items()}
+    scales: dict[Hashable, optax.GradientTransformation] = {
+        name: optax.scale(factor) for name, factor in factors.items()
+    }
     return optax.chain(optimizer, optax.multi_transform(scales, parts)), schedule
 
 

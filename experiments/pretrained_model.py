@@ -118,7 +118,7 @@ def from_run(run: Path) -> ImageClassifier:
         model = merge(state.params, state.batch_stats)
 
     def prepare(path: Path) -> np.ndarray:
-        pixels = data.read_image(path, channels=channels, size=(height, width))
+        pixels = jnp.asarray(data.read_image(path, channels=channels, size=(height, width)))
         return np.asarray(normalize(pixels[None], dataset["mean"], dataset["std"])[0])
 
     return ImageClassifier(

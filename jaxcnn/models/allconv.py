@@ -22,8 +22,7 @@ class AllConvNet(Classifier):
 
     Convolutions of stride 2 stand in place of poolings, a mean in place of fully connected layers. The last
     convolution has its relu too, so no logit is negative. Three channels and 10 classes give 1,369,738
-    parameters; larger images fit as well. The paper does not say how its kernels began; here it is by He's
-    rule, on the fan-in.
+    parameters; larger images fit as well. Kernels are initialised by He's rule, on the fan-in.
 
     Args:
         channels: channels before each convolution of stride 2.

@@ -63,7 +63,8 @@ class ConvNeXtBlock(nnx.Module):
         Liu et al. 2022, figure 4; Woo et al. 2023, figure 5.
 
     Example:
-        >>> nnx.eval_shape(lambda: ConvNeXtBlock(8, grn=True, rngs=nnx.Rngs(0))(jnp.zeros((2, 9, 5, 8)))).shape
+        >>> block = lambda: ConvNeXtBlock(8, grn=True, rngs=nnx.Rngs(0))
+        >>> nnx.eval_shape(lambda: block()(jnp.zeros((2, 9, 5, 8)))).shape
         (2, 9, 5, 8)
     """
 

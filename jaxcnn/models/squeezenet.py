@@ -37,8 +37,8 @@ class Fire(nnx.Module):
         Section 3.2 of the paper.
 
     Example:
-        >>> fire = Fire(8, 2, rngs=nnx.Rngs(0))
-        >>> fire(jnp.zeros((2, 5, 7, 8))).shape
+        >>> fire = nnx.eval_shape(lambda: Fire(8, 2, rngs=nnx.Rngs(0)))
+        >>> nnx.eval_shape(lambda fire: fire(jnp.zeros((2, 5, 7, 8))), fire).shape
         (2, 5, 7, 16)
     """
 
@@ -85,10 +85,10 @@ class SqueezeNet(Classifier):
         TypeError: a dtype that is not floating.
 
     Example:
-        >>> tiny = SqueezeNet(8, 3, ((2,), (2, 4)), num_classes=5, rngs=nnx.Rngs(0))
+        >>> tiny = nnx.eval_shape(lambda: SqueezeNet(8, 3, ((2,), (2, 4)), num_classes=5, rngs=nnx.Rngs(0)))
         >>> tiny.taps
         ('conv1', 'max_pool1', 'fire2', 'max_pool2', 'fire3', 'fire4', 'conv5', 'logits')
-        >>> tiny(jnp.zeros((2, 23, 16, 3))).shape
+        >>> nnx.eval_shape(lambda model: model(jnp.zeros((2, 23, 16, 3))), tiny).shape
         (2, 5)
     """
 

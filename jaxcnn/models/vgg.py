@@ -42,8 +42,8 @@ class VGGLayer(nnx.Module):
 
     Example:
         >>> import jax.numpy as jnp
-        >>> layer = VGGLayer(3, 8, batch_norm=True, rngs=nnx.Rngs(0))
-        >>> layer(jnp.zeros((2, 5, 7, 3))).shape
+        >>> layer = nnx.eval_shape(lambda: VGGLayer(3, 8, batch_norm=True, rngs=nnx.Rngs(0)))
+        >>> nnx.eval_shape(lambda layer: layer(jnp.zeros((2, 5, 7, 3))), layer).shape
         (2, 5, 7, 8)
     """
 
@@ -92,10 +92,10 @@ class VGG(Classifier):
 
     Example:
         >>> import jax.numpy as jnp
-        >>> tiny = VGG((1, 2), (8, 16), hidden=32, num_classes=5, rngs=nnx.Rngs(0))
+        >>> tiny = nnx.eval_shape(lambda: VGG((1, 2), (8, 16), hidden=32, num_classes=5, rngs=nnx.Rngs(0)))
         >>> tiny.taps
         ('conv1_1', 'max_pool1', 'conv2_1', 'conv2_2', 'max_pool2', 'fc3', 'fc4', 'logits')
-        >>> tiny(jnp.zeros((2, 12, 8, 3))).shape
+        >>> nnx.eval_shape(lambda model: model(jnp.zeros((2, 12, 8, 3))), tiny).shape
         (2, 5)
     """
 

@@ -174,9 +174,10 @@ def _fill(
         f"of a dtype that is not {', '.join(EXACT)}": rounded,
     }
     if any(lists.values()):
+        only_heads = {id(entry.variable) for entry, _ in misshapen} <= heads
         hint = (
             "; head=False leaves the layer that makes the logits as it is"
-            if misshapen and all(id(entry.variable) in heads for entry, _ in misshapen)
+            if only_heads and not (missing or unexpected or rounded)
             else ""
         )
         raise ValueError(f"{function}: {what} does not fit {type(model).__name__}{_listed(lists)}{hint}")

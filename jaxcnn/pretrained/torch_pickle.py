@@ -166,11 +166,12 @@ def _named(module: str, name: str) -> Any:
     raise Refused(f"names {whole}: it would execute code; only tensors are read")
 
 
-def _ordered_dict(items: list[Any] | tuple[()] = ()) -> dict[Any, Any]:
+def _ordered_dict(pairs: Any = None) -> dict[Any, Any]:
     result: dict[Any, Any] = {}
-    _set_items(result, items)
-    # Python 2 passes a list of pairs that nothing else refers to. Emptied, it is not copied a thousand times.
-    _expect(items or [], list).clear()
+    if pairs is not None:
+        _set_items(result, _expect(pairs, list))
+        # Python 2 passes a list that nothing else refers to. So that none is copied a thousand times:
+        pairs[:] = [None]
     return result
 
 

@@ -10,8 +10,23 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxcnn.models import create_model, list_models
-from jaxcnn.models.resnet import ResNet
+from jaxcnn.models import (
+    VGG,
+    AlexNet,
+    AllConvNet,
+    GoogLeNet,
+    InceptionV3,
+    MNASNet,
+    MobileNetV2,
+    MobileNetV3,
+    ResNet,
+    ShuffleNetV2,
+    SqueezeNet,
+    create_model,
+    list_models,
+)
+from jaxcnn.models.inception import grid35
+from jaxcnn.models.mobilenet_v3 import SMALL
 from jaxcnn.nn import BasicBlock
 from tests.nn.filled import filled
 from tests.reference import normal
@@ -23,6 +38,19 @@ FAMILIES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "mlp": (partial(create_model, "mlp", hidden=(16, 8), input_size=(9, 6)), (9, 6, 3)),
     "resnet": (partial(ResNet, *TINY), (33, 26, 3)),
     "cifar": (partial(ResNet, *TINY, small_images=True), (11, 8, 1)),
+    "alexnet": (partial(AlexNet, channels=(4, 5, 6, 7, 8), hidden=9, dropout=0.0), (79, 64, 3)),
+    "vgg": (partial(VGG, (1, 2), (4, 5), hidden=8, dropout=0.0), (18, 13, 3)),
+    "squeezenet": (partial(SqueezeNet, 6, 3, ((1,), (2,)), dropout=0.0), (31, 22, 3)),
+    "all_cnn": (partial(AllConvNet, channels=(4, 6), input_dropout=0.0, dropout=0.0), (21, 14, 3)),
+    "googlenet": (partial(GoogLeNet, (((4,) * 6,),)), (33, 26, 3)),
+    "inception": (
+        partial(InceptionV3, {"5b": partial(grid35, behind_pool=4)}, aux_heads=False),
+        (43, 36, 3),
+    ),
+    "mobilenet_v2": (partial(MobileNetV2, width=0.25, table=((1, 8, 1, 1), (2, 8, 2, 2))), (19, 14, 3)),
+    "mobilenet_v3": (partial(MobileNetV3, SMALL[:2], 16), (19, 14, 3)),
+    "mnasnet": (partial(MNASNet, 0.25, table=((2, 5, 8, 2, 2),)), (19, 14, 3)),
+    "shufflenet_v2": (partial(ShuffleNetV2, (2,), (4, 8, 16)), (35, 22, 3)),
 }
 FAMILY = pytest.mark.parametrize(("build", "shape"), FAMILIES.values(), ids=FAMILIES)
 
