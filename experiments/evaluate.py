@@ -42,8 +42,8 @@ class Config:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="[RUN] FOLDER", help_behavior_hint=""),
     ]
-    """The folder of a run, such as runs/digits-lenet5, unless --weights is given, and the folder of images. It
-    has a sub-folder for each class, called by the class's name or number; a space, _ and - are the same."""
+    """The folder of a run, such as runs/digits-lenet5, unless --weights is given, and the folder of images.
+    It has a sub-folder for each class, called by the class's name or number; a space, _ and - are the same."""
     weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """PyTorch's .pth or .safetensors file, or one that jaxcnn.pretrained.save_weights wrote; the classes are
     ImageNet's."""
@@ -107,7 +107,7 @@ def visible(folder: Path) -> list[Path]:
 
 
 def class_number(folder: Path, class_names: Sequence[str]) -> int:
-    """The class that a sub-folder is called after, by its name or, where no class has that name, its number."""
+    """The class that a sub-folder is called after, by its name or, where none has that name, its number."""
     wanted = plain(folder.name)
     found = [i for i, name in enumerate(class_names) if plain(name) == wanted]
     if len(found) > 1:  # ImageNet has a Cardigan, a dog, and a cardigan

@@ -14,11 +14,13 @@ from jaxcnn.models import (
     VGG,
     AlexNet,
     AllConvNet,
+    DenseNet,
     GoogLeNet,
     InceptionV3,
     MNASNet,
     MobileNetV2,
     MobileNetV3,
+    RegNet,
     ResNet,
     ShuffleNetV2,
     SqueezeNet,
@@ -50,6 +52,8 @@ FAMILIES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "mobilenet_v2": (partial(MobileNetV2, width=0.25, table=((1, 8, 1, 1), (2, 8, 2, 2))), (19, 14, 3)),
     "mobilenet_v3": (partial(MobileNetV3, SMALL[:2], 16), (19, 14, 3)),
     "mnasnet": (partial(MNASNet, 0.25, table=((2, 5, 8, 2, 2),)), (19, 14, 3)),
+    "densenet": (partial(DenseNet, (1, 2), 4), (33, 26, 3)),
+    "regnet": (partial(RegNet, (1, 1), (8, 16), 8, squeeze=0.25), (33, 26, 3)),
     "shufflenet_v2": (partial(ShuffleNetV2, (2,), (4, 8, 16)), (35, 22, 3)),
 }
 FAMILY = pytest.mark.parametrize(("build", "shape"), FAMILIES.values(), ids=FAMILIES)

@@ -89,6 +89,7 @@ OTHERS = {
     "resnet44": 658_586,
     "resnet56": 853_018,
     "resnet110": 1_727_962,
+    "regnet_y_128gf": 644_812_894,
     "efficientnet_lite0": 4_652_008,
     "convnextv2_atto": 3_708_400,
     "convnextv2_femto": 5_233_240,

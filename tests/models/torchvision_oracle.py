@@ -18,6 +18,17 @@ def torchvision_models() -> Any:
     return import_torchvision().models
 
 
+def empty(name: str, **options: Any) -> Any:
+    """One of torchvision's networks without values, which take long to draw and are replaced."""
+    import torch
+
+    if name in ("googlenet", "inception_v3"):
+        options = {"init_weights": False, **options}
+    # RegNet's constructor computes its widths with tensors, which needs their values.
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):
+        return torchvision_models().get_model(name, weights=None, **options)
+
+
 def oracle(name: str, seed: int = 0, **options: Any) -> Any:
     """One of torchvision's networks in evaluation mode, every entry of its state dict random.
 
@@ -31,9 +42,7 @@ def oracle(name: str, seed: int = 0, **options: Any) -> Any:
     """
     import torch
 
-    options = {"init_weights": False, **options} if name in ("googlenet", "inception_v3") else options
-    with torch.device("meta"):
-        model = torchvision_models().get_model(name, weights=None, **options)
+    model = empty(name, **options)
     rng = np.random.default_rng(seed)
     values = model.state_dict()  # it also says which version of MNASNet it is of
     for key, tensor in list(values.items()):

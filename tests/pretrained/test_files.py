@@ -858,5 +858,8 @@ def test_mappings_that_are_refused():
         with pytest.raises(ValueError, match="load: the mapping's entry 'a' ") as caught:
             read({"a": value})
         assert words in str(caught.value)
-    with pytest.raises(ValueError, match="a key of type int"):
+
+
+def test_a_mapping_whose_keys_are_no_names(unchecked):
+    with pytest.raises(ValueError, match="load: the mapping has a key of type int; expected names"):
         read({1: np.ones(3)})

@@ -12,7 +12,7 @@ from jaxcnn.models import create_model
 from jaxcnn.pretrained import imagenet_classes, load_torch_weights, published
 from jaxcnn.pretrained import names as names_of_families
 from jaxcnn.pretrained.layers import entries
-from tests.models.torchvision_oracle import oracle, torchvision_models
+from tests.models.torchvision_oracle import empty, oracle, torchvision_models
 from tests.reference import normal
 
 TORCHVISION = sorted({weights.model for weights in published() if not weights.model.startswith("convnextv2")})
@@ -69,12 +69,7 @@ def both(name):
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_every_entry_of_torchvisions_network_has_one_place_in_ours(name):
-    models = torchvision_models()
-    import torch
-
-    with torch.device("meta"):
-        options = {"aux_logits": False} if name == "googlenet" else {}
-        theirs = models.get_model(name, weights=None, **options, **no_slow_initialisation(name))
+    theirs = empty(name, **({"aux_logits": False} if name == "googlenet" else {}))
     shapes = {key: tuple(t.shape) for key, t in theirs.state_dict().items() if t.ndim}
     model = abstract(name)
     family = names_of_families.of(model)
@@ -84,10 +79,6 @@ def test_every_entry_of_torchvisions_network_has_one_place_in_ours(name):
     assert all(entry.fits(shapes[entry.key]) for entry in found)
     ours = [id(v) for _, v in nnx.iter_graph(model) if isinstance(v, nnx.Param | nnx.BatchStat)]
     assert sorted(id(entry.variable) for entry in found) == sorted(ours)
-
-
-def no_slow_initialisation(name):
-    return {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
 
 
 @pytest.mark.parametrize(("name", "size"), CASES)
