@@ -43,7 +43,7 @@ class Config:
         tyro.conf.arg(metavar="[RUN] FOLDER", help_behavior_hint=""),
     ]
     """The folder of a run, such as runs/digits-lenet5, unless --weights is given, and the folder of images.
-    It has a sub-folder for each class, called by the class's name or number; a space, _ and - are the same."""
+    It has a sub-folder for each class, called by the class's name or number; space, _ and - are the same."""
     weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """PyTorch's .pth or .safetensors file, or one that jaxcnn.pretrained.save_weights wrote; the classes are
     ImageNet's."""

@@ -125,7 +125,7 @@ def test_a_fine_tuned_run(tmp_path, capsys, monkeypatch):
         (["--weights", "w.pth", "--model", "resnet18"], "name at least one image file"),
         (["--weights", "w.pth", "--model", "resnet81", "x.png"], 'did you mean "resnet18"?'),
         (["--weights", "w.pth", "--model", "squeezenet1_1", "x.png"], "there is no file w.pth"),
-        (["--weights", "w.pth", "--model", "lenet5", "x.png"], "lenet5 has no published weights"),
+        (["--weights", "w.pth", "--model", "resnet20", "x.png"], "resnet20 has no published weights"),
         (["nowhere", "x.png", "--top", "0"], "--top must be at least 1, got 0"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 
+import classify
 import fine_tune
 import jax
 import jax.numpy as jnp
@@ -74,8 +75,6 @@ def test_then_everything_is_trained_and_the_run_is_complete(tune, capsys, tmp_pa
     rates = "output 0.05, layers.1 0.035, layers.0 0.024, stem 0.017"
     assert f"epochs 2 to 3: everything, learning rates {rates}" in said
 
-    import classify
-
     path = picture(tmp_path / "new.png", COLOURS["red"], seed=99)
     classify.main(classify.Config(paths=(run, path)))
     assert capsys.readouterr().out.startswith(f"{path}: red (")
@@ -84,7 +83,7 @@ def test_then_everything_is_trained_and_the_run_is_complete(tune, capsys, tmp_pa
 def test_grey_images_are_shown_to_the_network_in_three_channels(tune, tmp_path):
     for shade in (40, 200):
         for i in range(20):
-            path = picture(tmp_path / "grey" / str(shade) / f"{i}.png", (shade,) * 3, seed=i)
+            path = picture(tmp_path / "grey" / str(shade) / f"{i}.png", (shade, shade, shade), seed=i)
             Image.open(path).convert("L").save(path)
     _, run = tune("--epochs", 1, "--frozen-epochs", 0, folder="grey")
     described = json.loads((run / "dataset.json").read_text())
@@ -121,14 +120,11 @@ def test_a_step_is_smaller_the_deeper_the_layer(monkeypatch):
     with jax.numpy_dtype_promotion("standard"):
         updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
     # Adam's first step is the learning rate, whatever the gradient.
-    sizes = {"output": 0.01, "stem": 0.00125}
-    sizes |= {"layers": {1: 0.005, 0: 0.0025}}
-    for name in ("output", "stem"):
-        for x in jax.tree.leaves(updates[name]):
-            np.testing.assert_allclose(x, -sizes[name], rtol=1e-4)
-    for i, size in sizes["layers"].items():
-        for x in jax.tree.leaves(updates["layers"][i]):
-            np.testing.assert_allclose(x, -size, rtol=1e-4)
+    sizes = {"output": 0.01, "layers.1": 0.005, "layers.0": 0.0025, "stem": 0.00125}
+    for path, update in jax.tree.leaves_with_path(updates):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        (size,) = (size for part, size in sizes.items() if name.startswith(f"{part}."))
+        np.testing.assert_allclose(update, -size, rtol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize(

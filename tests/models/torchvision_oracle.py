@@ -38,7 +38,8 @@ def oracle(name: str, seed: int = 0, **options: Any) -> Any:
         **options: of its constructor, such as num_classes.
 
     Returns:
-        The torch module: He-normal kernels, gammas and variances around 1, the rest around 0.
+        The torch module: He-normal kernels, gammas and variances around 1, the rest around 0, but
+        EfficientNet's residual branches a fifth of that.
     """
     import torch
 
@@ -57,4 +58,11 @@ def oracle(name: str, seed: int = 0, **options: Any) -> Any:
             value = 0.2 * rng.normal(size=shape)
         values[key] = torch.from_numpy(np.asarray(value, np.float32 if shape else np.int64))
     model.load_state_dict(values, assign=True)
+    # Fifty residual blocks of random weights turn one rounding into another network: PyTorch in float32 differs
+    # from itself in float64 by two fifths. Trained branches are small beside what they are added to.
+    for block in model.modules():
+        if getattr(block, "use_res_connect", False) and hasattr(block, "block"):
+            last_norm = block.block[-1][1]
+            for parameter in last_norm.parameters():
+                parameter.data *= 0.2
     return model.eval()

@@ -68,7 +68,10 @@ def test_efficientnet_lite0_names_the_photographs_as_torch_does():
     assert file.endswith(weights.file)
     x = photographs(weights.preprocessing)
     found = probabilities("efficientnet_lite0", file, x)
-    assert named(found)[1] == "espresso" and "cat" in named(found)[0]
+    # The photograph's cat is a tabby: these weights are torn between three kinds of tabby cats.
+    assert named(found) == ["tiger cat", "espresso"]
+    assert found.max(-1) == pytest.approx([0.395, 0.951], abs=0.005)
+    assert found[0, 281:286].sum() > 0.9
 
     pytest.importorskip("torch")
     lite = pytest.importorskip("efficientnet_lite_pytorch")
