@@ -68,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.exit(1, f"no model matches {options.pattern!r}; python -m jaxcnn models lists all\n")
     if options.markdown is not None:
         options.markdown.write_text(page(rows), encoding="utf-8")
-    table = Table(*HEAD)
+    table = Table(box=None, pad_edge=False)
+    for name in HEAD:
+        table.add_column(name, justify="left" if name in ("model", "file") else "right", no_wrap=True)
     for cells in rows:
         table.add_row(*cells)
     Console().print(table)
@@ -111,7 +113,7 @@ def row(counts: Counts) -> tuple[str, ...]:
         f"{counts.macs / 1e9:.3f}",
         f"{counts.height}x{counts.width}x{counts.channels}",
         f"{weights[0].top1:.2f}" if weights else "",
-        module.replace(".", "/") + ".py",
+        module.rpartition(".")[2] + ".py",
     )
 
 
@@ -124,7 +126,7 @@ def page(rows: Sequence[tuple[str, ...]]) -> str:
 Written by `python -m jaxcnn models --markdown docs/models.md`. Parameters are those of 1,000 classes, 10 for the networks
 of images of 32 x 32 pixels and less. GMACs are billions of multiply-accumulates of convolutions and matrix products for
 one image of the size given, which is the one that the published weights were evaluated at. Top-1 is the accuracy on ImageNet-1k
-that the first published weights have by their authors' account; `jaxcnn.pretrained.published(name)` tells of later ones.
+that the first published weights have by their authors' account; `jaxcnn.pretrained.published(name)` tells of later ones. The files are in jaxcnn/models/.
 
 {table}
 """

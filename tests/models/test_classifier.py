@@ -14,6 +14,7 @@ from jaxcnn.models import (
     VGG,
     AlexNet,
     AllConvNet,
+    ConvNeXt,
     DenseNet,
     EfficientNet,
     GoogLeNet,
@@ -54,6 +55,8 @@ FAMILIES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "mobilenet_v2": (partial(MobileNetV2, width=0.25, table=((1, 8, 1, 1), (2, 8, 2, 2))), (19, 14, 3)),
     "mobilenet_v3": (partial(MobileNetV3, SMALL[:2], 16), (19, 14, 3)),
     "mnasnet": (partial(MNASNet, 0.25, table=((2, 5, 8, 2, 2),)), (19, 14, 3)),
+    "convnext": (partial(ConvNeXt, (1, 1), (4, 8)), (19, 14, 3)),
+    "convnext_v2": (partial(ConvNeXt, (1, 1), (4, 8), grn=True), (19, 14, 3)),
     "densenet": (partial(DenseNet, (1, 2), 4), (33, 26, 3)),
     "efficientnet": (
         partial(EfficientNet, ROWS, 8, 12, drop_path=0.0, dropout=0.0),
