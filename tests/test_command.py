@@ -36,5 +36,8 @@ def test_counting_again_renews_the_table(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "COUNTS", tmp_path / "models.csv")
     monkeypatch.setattr(command, "list_models", lambda: ["lenet5", "resnet20"])
     command.main(["models", "--measure"])
-    assert [(c.model, c.parameters) for c in command.read_counts()] == [("lenet5", 61_706), ("resnet20", 269_722)]
+    assert [(c.model, c.parameters) for c in command.read_counts()] == [
+        ("lenet5", 61_706),
+        ("resnet20", 269_722),
+    ]
     assert command.read_counts()[0].macs == 416_520  # 117,600 + 240,000 + 48,000 + 10,080 + 840

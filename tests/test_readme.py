@@ -44,7 +44,11 @@ def test_it_names_every_function():
 
 
 def test_the_backbone_of_the_pyramid_gives_its_three_levels(names):
-    assert [names[level].shape for level in ("p3", "p4", "p5")] == [(1, 8, 12, 64), (1, 4, 6, 64), (1, 2, 3, 64)]
+    assert [names[level].shape for level in ("p3", "p4", "p5")] == [
+        (1, 8, 12, 64),
+        (1, 4, 6, 64),
+        (1, 2, 3, 64),
+    ]
 
 
 def test_every_file_it_points_to_is_there():

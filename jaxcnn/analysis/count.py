@@ -1,7 +1,7 @@
 """Parameters and multiply-accumulates of a model, without an array being made."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -29,7 +29,7 @@ def count_parameters(model: nnx.Module) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
-def count_macs(model: nnx.Module | Callable[..., Any], input_shape: tuple[int, ...]) -> int:
+def count_macs(model: nnx.Module, input_shape: tuple[int, ...]) -> int:
     """The multiply-accumulates of a model's convolutions and matrix products, in evaluation.
 
         convolution:      images * positions of y * taps * (channels_in / groups) * channels_out
@@ -60,7 +60,7 @@ def count_macs(model: nnx.Module | Callable[..., Any], input_shape: tuple[int, .
     graphdef, state = nnx.split(model)
 
     def logits(state: Any, x: jax.Array) -> Any:
-        copy = nnx.merge(graphdef, state)
+        copy: Any = nnx.merge(graphdef, state)
         copy.eval()
         return copy(x)
 

@@ -1,7 +1,7 @@
 """Architectures built of jaxcnn.nn, one family per file.
 
-`create_model` makes any of them by its name. A family's file has its class, its blocks, the table of its named
-architectures and, where there are several, a function of the file's name that makes one of them.
+`create_model` makes any of them by its name. A family's file has its class, its blocks, the table of its
+named architectures and, where there are several, a function of the file's name that makes one of them.
 """
 
 from jaxcnn.models.alexnet import AlexNet

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array
 
 import jaxcnn.functional as F
 from jaxcnn.models.classifier import Classifier, Stage, chain, choose
@@ -16,8 +15,8 @@ from jaxcnn.nn import BasicBlock, Bottleneck, ConvNormAct
 NARROW = (64, 128, 256, 512)
 BROAD = (256, 512, 1024, 2048)
 
-# Block, depths, channels. A bottleneck's 3x3 convolution has a quarter of the channels, a half in the wide ones;
-# ResNeXt's has 32 or 64 groups, 32x4d: 32 groups of 4 channels in the first layer.
+# Block, depths, channels. A bottleneck's 3x3 convolution has a quarter of the channels, a half in the wide
+# ones; ResNeXt's has 32 or 64 groups, 32x4d: 32 groups of 4 channels in the first layer.
 RESNETS: dict[str, tuple[Callable[..., nnx.Module], tuple[int, ...], tuple[int, ...]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2), NARROW),
     "resnet34": (BasicBlock, (3, 4, 6, 3), NARROW),

@@ -10,7 +10,7 @@ from jaxcnn.nn import BatchNorm, Conv, GlobalResponseNorm, LayerNorm
 
 Layer = nnx.Module | nnx.Param
 Names = Iterator[tuple[str, Layer]]
-"""PyTorch's prefixes, each with the layer of a model that it belongs to; a bare nnx.Param has its whole key."""
+"""PyTorch's prefixes, each with the layer that it belongs to; a bare nnx.Param has its whole key."""
 
 
 class Entry(NamedTuple):
@@ -27,8 +27,9 @@ class Entry(NamedTuple):
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether an array of this shape holds the variable's numbers.
 
-        A fully connected layer is a convolution: PyTorch's (out, in * height * width) is its (out, in, height,
-        width), and the other way round for a window of 1 x 1. A bare parameter may have more axes of size 1.
+        A fully connected layer is a convolution: PyTorch's (out, in * height * width) is its (out, in,
+        height, width), and the other way round for a window of 1 x 1. A bare parameter may have more axes of
+        size 1.
         """
         if len(self.shape) == 1:
             return tuple(size for size in shape if size != 1) == tuple(

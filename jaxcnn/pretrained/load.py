@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,7 +31,7 @@ def load_torch_weights(
     files of ConvNeXt. A .pth file is read without PyTorch, and nothing that it names is executed.
 
     Args:
-        model: a model of `jaxcnn.models`, made with `create_model`; its parameters and statistics are replaced.
+        model: a model of `jaxcnn.models`, as from `create_model`; its parameters and statistics are replaced.
         source: a state dict (a mapping from name to array or tensor), a .pth file, or a .safetensors file.
         head: False leaves the layers that make the logits as they are, for another number of classes.
 

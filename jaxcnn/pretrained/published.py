@@ -65,12 +65,14 @@ class Preprocessing:
         height, width = image.shape[:2]
         shorter = min(height, width)
         size = tuple(self.resize * side // shorter for side in (width, height))
-        method = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[self.interpolation]
+        method = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[
+            self.interpolation
+        ]
         scaled = np.asarray(Image.fromarray(image).resize(size, method))
         # Half a pixel goes to the even side, as Python and torchvision round.
         top, left = (round((side - self.crop) / 2) for side in scaled.shape[:2])
         middle = scaled[top : top + self.crop, left : left + self.crop].astype(np.float32) / 255
-        return (middle - np.float32(self.mean)) / np.float32(self.std)
+        return (middle - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
 
 
 @dataclass(frozen=True)
@@ -115,13 +117,13 @@ def imagenet_classes() -> tuple[str, ...]:
         >>> len(names), names[285], names[967]
         (1000, 'Egyptian cat', 'espresso')
     """
-    text = files(__package__).joinpath("imagenet_classes.txt").read_text(encoding="utf-8")
+    text = files("jaxcnn.pretrained").joinpath("imagenet_classes.txt").read_text(encoding="utf-8")
     return tuple(text.splitlines())
 
 
 @functools.cache
 def _table() -> tuple[Published, ...]:
-    lines = files(__package__).joinpath("published.csv").read_text(encoding="utf-8").splitlines()
+    lines = files("jaxcnn.pretrained").joinpath("published.csv").read_text(encoding="utf-8").splitlines()
     return tuple(
         Published(
             row["model"],

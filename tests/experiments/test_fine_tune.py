@@ -30,12 +30,12 @@ def tune(tmp_path, monkeypatch):
         for i in range(20):
             picture(tmp_path / "photos" / name / f"{i}.png", colour, seed=i)
 
-    def run(*flags, model="tiny", folder="photos"):
-        words = [tmp_path / folder, "--weights", weights, "--model", model, "--batch-size", 8]
+    def run(*flags, weights=weights.name, model="tiny", folder="photos"):
+        words = [tmp_path / folder, "--weights", tmp_path / weights, "--model", model, "--batch-size", 8]
         words += ["--image-size", 12, 10, "--learning-rate", 0.05, "--name", "run"]
         words += ["--runs-dir", tmp_path / "runs", "--data-dir", tmp_path / "data", *flags]
         fine_tune.main(tyro.cli(fine_tune.Config, args=[str(word) for word in words]))
-        return load_file(weights), tmp_path / "runs" / "run"
+        return load_file(tmp_path / weights), tmp_path / "runs" / "run"
 
     return run
 
@@ -51,7 +51,7 @@ def test_frozen_epochs_leave_the_network_as_it_was_and_the_head_learns(tune):
     assert after["output.kernel"].shape == (8, 2)
     records = read_metrics(run / "metrics.jsonl")
     tests = [record["test_loss"] for record in records if "test_loss" in record]
-    assert len(tests) == 4 and tests[-1] < 0.5 * np.log(2)
+    assert len(tests) == 4 and tests[-1] < 0.8 * tests[0]
     assert json.loads((run / "summary.json").read_text())["test_accuracy"] == 1.0
     assert all(record["frozen"] for record in records if "train_loss" in record)
 
@@ -62,7 +62,7 @@ def test_then_everything_is_trained_and_the_run_is_complete(tune, capsys, tmp_pa
     trained = [name for name in before if not name.startswith("output.")]
     assert not [name for name in trained if (after[name] == before[name]).all()]
     records = [record for record in read_metrics(run / "metrics.jsonl") if "train_loss" in record]
-    assert [record["frozen"] for record in records] == [True, False, False]
+    assert [record["frozen"] for record in records] == [True, False, False, False]
     assert json.loads((run / "summary.json").read_text())["test_accuracy"] == 1.0
     assert json.loads((run / "config.json").read_text())["model"] == "tiny"
     assert json.loads((run / "dataset.json").read_text())["class_names"] == ["green", "red"]
@@ -149,12 +149,13 @@ def test_a_wrong_setting_is_named_in_one_line(tune, capsys, tmp_path, flags, mes
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"model": "resnet20"}, "does not fit ResNet"),
+        ({"weights": "text.pth"}, "text.pth is text; expected a .pth or .safetensors file"),
         ({"model": "tinny"}, 'did you mean "tiny"?'),
         ({"folder": "nowhere"}, "there is no folder"),
     ],
 )
-def test_what_does_not_fit_is_named_in_one_line(tune, capsys, flags, message):
+def test_what_does_not_fit_is_named_in_one_line(tune, capsys, tmp_path, flags, message):
+    (tmp_path / "text.pth").write_text("weights")
     with pytest.raises(SystemExit) as stopped:
         tune(**flags)
     assert stopped.value.code == 1

@@ -1,10 +1,13 @@
 """The ResNets against the same networks written in torch.nn, with random weights and running statistics."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from flax import nnx
 
-from jaxcnn.models import ResNet, cifar_resnet, resnet18
+from jaxcnn.models import ResNet, cifar_resnet
+from jaxcnn.models.resnet import resnet
 from jaxcnn.nn import BasicBlock
 from tests.nn.filled import filled
 from tests.reference import normal
@@ -75,7 +78,7 @@ def copy_to_torch(torch, ours, theirs):
 
 
 CASES = {
-    "resnet18": (resnet18, (2, 2, 2, 2), (64, 128, 256, 512), False, (2, 65, 50, 3)),
+    "resnet18": (partial(resnet, "resnet18"), (2, 2, 2, 2), (64, 128, 256, 512), False, (2, 65, 50, 3)),
     "resnet20": (
         lambda **options: cifar_resnet(20, **options),
         (3, 3, 3),
@@ -109,7 +112,7 @@ def test_logits_are_torchs_in_evaluation_and_in_training(build, depths, channels
 
 
 def test_small_images_take_the_stem_without_pooling():
-    model = nnx.eval_shape(lambda: resnet18(num_classes=10, small_images=True, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: resnet("resnet18", num_classes=10, small_images=True, rngs=nnx.Rngs(0)))
     assert "max_pool" not in model.taps
     assert model.stem.conv.kernel.shape == (3, 3, 3, 64)
     assert model.stem.conv.stride == (1, 1)
@@ -124,7 +127,20 @@ def test_drop_path_rates_grow_linearly_with_depth():
     assert all(block.drop_path is None for layer in without.layers for block in layer)
 
 
+def test_the_last_gamma_of_every_block_starts_at_zero():
+    model = ResNet(BasicBlock, (1, 2), (4, 8), num_classes=3, rngs=nnx.Rngs(0))
+    for layer in model.layers:
+        for block in layer:
+            first, last = (part.norm.scale[...] for part in block.branch)
+            assert (first == 1).all() and (last == 0).all()
+    model.eval()
+    x = np.abs(normal(0, 2, 3, 5, 8))
+    np.testing.assert_array_equal(model.layers[1][1](x), x)  # the block begins as its shortcut
+
+
 def test_errors_name_the_argument(unchecked):
+    with pytest.raises(ValueError, match='^resnet: unknown name .resnet51.; did you mean "resnet'):
+        resnet("resnet51", rngs=nnx.Rngs(0))
     for depth in (2, 18, 21, 0, -4):
         with pytest.raises(ValueError, match=rf"^cifar_resnet: depth must be 6n \+ 2 .*got {depth}$"):
             cifar_resnet(depth, rngs=nnx.Rngs(0))

@@ -58,7 +58,7 @@ def oracle(name: str, seed: int = 0, **options: Any) -> Any:
             value = 0.2 * rng.normal(size=shape)
         values[key] = torch.from_numpy(np.asarray(value, np.float32 if shape else np.int64))
     model.load_state_dict(values, assign=True)
-    # Fifty residual blocks of random weights turn one rounding into another network: PyTorch in float32 differs
+    # Fifty residual blocks of random weights turn one rounding into other logits: PyTorch in float32 differs
     # from itself in float64 by two fifths. Trained branches are small beside what they are added to.
     for block in model.modules():
         if getattr(block, "use_res_connect", False) and hasattr(block, "block"):

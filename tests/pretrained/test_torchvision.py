@@ -156,7 +156,6 @@ def test_the_table_of_published_weights_is_torchvisions():
 
         expected = preset(Image.fromarray(image)).numpy().transpose(1, 2, 0)
         if weights.model in ("googlenet", "inception_v3"):  # torchvision rescales inside these networks
-            expected = (
-                expected * np.float32([0.229, 0.224, 0.225]) + np.float32([0.485, 0.456, 0.406]) - 0.5
-            ) / 0.5
+            mean, std = (np.array(values, np.float32) for values in (preset.mean, preset.std))
+            expected = (expected * std + mean - 0.5) / 0.5
         np.testing.assert_allclose(ours(image), expected, atol=2e-6)

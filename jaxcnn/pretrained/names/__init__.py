@@ -1,8 +1,8 @@
 """The names that PyTorch libraries give to the layers of each family, read off the model's own structure.
 
 A family's module has a generator for each library: torchvision(model), timm(model), ... Each yields pairs of
-PyTorch's prefix and the layer of the model that it belongs to. OPTIONAL holds the prefixes of parts that a file
-may have and a model may be made without.
+PyTorch's prefix and the layer of the model that it belongs to. OPTIONAL holds the prefixes of parts that a
+file may have and a model may be made without.
 """
 
 import importlib
@@ -34,7 +34,9 @@ def schemes(family: ModuleType) -> list[Callable[..., Names]]:
     return [
         function
         for name, function in vars(family).items()
-        if inspect.isfunction(function) and function.__module__ == family.__name__ and not name.startswith("_")
+        if inspect.isfunction(function)
+        and function.__module__ == family.__name__
+        and not name.startswith("_")
     ]
 
 
