@@ -125,8 +125,8 @@ def page(rows: Sequence[tuple[str, ...]]) -> str:
 
 Written by `python -m jaxcnn models --markdown docs/models.md`. Parameters are those of 1,000 classes, 10 for
 the networks of images of 32 x 32 pixels and less. GMACs are billions of multiply-accumulates of convolutions
-and matrix products for one image of the size given, the one that the published weights were evaluated at. Top-1
-is the accuracy on ImageNet-1k that the first published weights have by their authors' account;
+and matrix products for one image of the size given, the one that the published weights were evaluated at.
+Top-1 is the accuracy on ImageNet-1k that the first published weights have by their authors' account;
 `jaxcnn.pretrained.published(name)` tells of later ones. The files are in jaxcnn/models/.
 
 {table}

@@ -80,7 +80,7 @@ def stages_of(
     widths, depths = np.unique(quantised, return_counts=True)
     return (
         tuple(depths.tolist()),
-        tuple(round_channels(width, min(int(width), group_width)) for width in widths.tolist()),
+        tuple(round_channels(width, multiple=min(int(width), group_width)) for width in widths.tolist()),
     )
 
 

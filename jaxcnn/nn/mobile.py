@@ -171,7 +171,7 @@ class InvertedResidual(nnx.Module):
         return jnp.add(x, y) if self.residual else y
 
 
-def round_channels(channels: float | int, multiple: int = 8) -> int:
+def round_channels(channels: float | int, *, multiple: int = 8) -> int:
     """The multiple nearest to a number of channels, and never less than nine tenths of it.
 
     Args:

@@ -39,7 +39,7 @@ def oracle(name: str, seed: int = 0, **options: Any) -> Any:
 
     Returns:
         The torch module: He-normal kernels, gammas and variances around 1, the rest around 0, but
-        EfficientNet's residual branches a fifth of that.
+        the residual branches of mobile networks and RegNets a fifth of that.
     """
     import torch
 
@@ -61,8 +61,12 @@ def oracle(name: str, seed: int = 0, **options: Any) -> Any:
     # Fifty residual blocks of random weights turn one rounding into other logits: PyTorch in float32 differs
     # from itself in float64 by two fifths. Trained branches are small beside what they are added to.
     for block in model.modules():
-        if getattr(block, "use_res_connect", False) and hasattr(block, "block"):
-            last_norm = block.block[-1][1]
-            for parameter in last_norm.parameters():
-                parameter.data *= 0.2
+        if getattr(block, "use_res_connect", False):  # MobileNets and EfficientNets
+            last_norm = block.block[-1][1] if hasattr(block, "block") else block.conv[-1]
+        elif type(block).__name__ == "ResBottleneckBlock":  # RegNet
+            last_norm = block.f.c[1]
+        else:
+            continue
+        for parameter in last_norm.parameters():
+            parameter.data *= 0.2
     return model.eval()

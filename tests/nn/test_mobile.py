@@ -167,7 +167,7 @@ def test_every_parameter_has_a_gradient_and_the_dtype_of_x_is_kept(excite):
     ],
 )
 def test_round_channels_known_values(channels, multiple, expected):
-    rounded = nn.round_channels(channels, multiple)
+    rounded = nn.round_channels(channels, multiple=multiple)
     assert rounded == expected and isinstance(rounded, int)
 
 
@@ -196,4 +196,4 @@ def test_errors_name_the_argument(unchecked):
         ):
             nn.round_channels(bad)
     with pytest.raises(ValueError, match="^round_channels: multiple must be at least 1, got 0$"):
-        nn.round_channels(8, 0)
+        nn.round_channels(8, multiple=0)
