@@ -1,17 +1,21 @@
 """Name what a model sees in image files: published weights, or a run of one's own.
 
 python experiments/classify.py --weights resnet18-f37072fd.pth --model resnet18 photo.png another.jpg
+python experiments/classify.py --weights resnet18-f37072fd.pth --model resnet18 --picture seen.png photo.png
 python experiments/classify.py runs/digits-lenet5 photo.png another.jpg
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
+from matplotlib.figure import Figure
 from pretrained_model import named_model
 
+from jaxcnn.data import read_image
 from jaxcnn.training.console import mistakes_in_one_line, read_flags
 
 
@@ -37,6 +41,8 @@ class Config:
     """The architecture that --weights are for, one of jaxcnn.models.list_models()."""
     top: int = 3
     """How many classes to name for each image."""
+    picture: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """An image file to draw the images in, each beside its likeliest classes."""
 
 
 def main(config: Config) -> None:
@@ -47,12 +53,38 @@ def main(config: Config) -> None:
             raise ValueError("name at least one image file")
         if config.top < 1:
             raise ValueError(f"--top must be at least 1, got {config.top}")
+        if config.picture is not None and not config.picture.absolute().parent.is_dir():
+            raise ValueError(f"--picture: there is no folder {config.picture.parent}")
         classifier = open_model()
         inputs = np.stack([classifier.prepare(path) for path in images])
 
-    for path, row in zip(images, classifier.probabilities(inputs), strict=True):
-        likeliest = np.argsort(-row, kind="stable")[: config.top]
-        print(f"{path}: " + ", ".join(f"{classifier.class_names[i]} ({row[i]:.3f})" for i in likeliest))
+    found = [likeliest(row, classifier.class_names, config.top) for row in classifier.probabilities(inputs)]
+    for path, classes in zip(images, found, strict=True):
+        print(f"{path}: " + ", ".join(f"{name} ({share:.3f})" for name, share in classes.items()))
+    if config.picture is not None:
+        draw(config.picture, images, found)
+
+
+def likeliest(row: np.ndarray, names: Sequence[str], count: int) -> dict[str, float]:
+    """The likeliest classes of an image with their probabilities, the first one first."""
+    return {names[i]: float(row[i]) for i in np.argsort(-row, kind="stable")[:count]}
+
+
+def draw(path: Path, images: Sequence[Path], found: Sequence[dict[str, float]]) -> None:
+    """Draw each image beside bars as long as the probabilities of its likeliest classes."""
+    figure = Figure(figsize=(8, 2.4 * len(images)), dpi=110, layout="constrained")
+    rows = figure.subplots(len(images), 2, squeeze=False, width_ratios=(2, 3))
+    for (left, right), file, classes in zip(rows, images, found, strict=True):
+        left.imshow(read_image(file))
+        left.set_axis_off()
+        bars = right.barh(range(len(classes)), list(classes.values()), color="#3b75af")
+        right.bar_label(bars, [f"{share:.1%}" for share in classes.values()], padding=4)
+        right.set_yticks(range(len(classes)), list(classes))
+        right.invert_yaxis()
+        right.set_xlim(0, 1.15)  # room for the figure beside a bar of 1
+        right.xaxis.set_visible(False)
+        right.spines[["top", "right", "bottom"]].set_visible(False)
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

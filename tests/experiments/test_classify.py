@@ -7,6 +7,7 @@ import numpy as np
 import pretrained_model
 import pytest
 import tyro
+from PIL import Image
 from flax import nnx
 from safetensors.numpy import save_file
 
@@ -49,7 +50,11 @@ def test_weights_of_our_own_in_a_file(tmp_path, capsys, pictures):
     expected = pretrained_model.probabilities(model)(x)
     assert np.abs(expected[0] - expected[1]).max() > 0.01
 
-    lines = say(capsys, "--weights", file, "--model", "squeezenet1_1", "--top", 2, *pictures)
+    drawn = tmp_path / "seen.png"
+    lines = say(
+        capsys, "--weights", file, "--model", "squeezenet1_1", "--top", 2, "--picture", drawn, *pictures
+    )
+    assert Image.open(drawn).size == (880, 528)
     for path, row, line in zip(pictures, expected, lines, strict=True):
         first, second = np.argsort(-row)[:2]
         names = imagenet_classes()
