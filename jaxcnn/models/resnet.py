@@ -96,7 +96,7 @@ class ResNet(Classifier):
                 stride = 2 if layer > 0 and position == 0 else 1
                 blocks.append(block(current, width, stride=stride, drop_path=next(rates), rngs=rngs))
                 last_gamma = blocks[-1].branch[-1].norm.scale
-                last_gamma[...] = jnp.zeros_like(last_gamma[...])
+                last_gamma.set_value(jnp.zeros_like(last_gamma[...]))
                 current = width
             self.layers.append(blocks)
         self.output = nnx.Linear(current, num_classes, dtype=self.dtype, rngs=rngs)

@@ -83,7 +83,9 @@ class BatchNorm(nnx.Module):
         unbiased = var * (count / (count - 1))
         for running, batch in ((self.mean, mean), (self.var, unbiased)):
             old = running[...]
-            running[...] = self.momentum * old + (1.0 - self.momentum) * batch.astype(old.dtype)
+            # By set_value: an assignment to running[...] compares shardings, for which a tracer searches the
+            # whole program, so that tracing would take the square of the network's depth.
+            running.set_value(self.momentum * old + (1.0 - self.momentum) * batch.astype(old.dtype))
         return mean, var
 
 

@@ -27,7 +27,7 @@ class _Random(nnx.Module):
 
     def _next_key(self) -> Array:
         key = _fold_in(self.key[...], self.count[...])
-        self.count[...] += 1
+        self.count.set_value(self.count[...] + 1)
         return key
 
 

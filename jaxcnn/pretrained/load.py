@@ -27,10 +27,11 @@ def load_torch_weights(
 ) -> None:
     """Put the weights of the same network in PyTorch into a model.
 
-    torchvision's names are understood, timm's for the families that both have, and those of the authors' own
-    files of ConvNeXt. A .pth file is read without PyTorch, and nothing that it names is executed. Names do not
-    tell everything: timm's tf_ networks have those of the others but TensorFlow's padding, and its MobileNetV3
-    another eps; such weights fit, and give other logits than they do there.
+    torchvision's names are understood, timm's for the families that both have, and those of the authors'
+    own files of ConvNeXt. A .pth file is read without PyTorch, and nothing that it names is executed.
+
+    Names do not tell everything: timm's tf_ networks have those of the others but TensorFlow's padding, and
+    its MobileNetV3 another eps; such weights fit, and give other logits than they do there.
 
     Args:
         model: a model of `jaxcnn.models`, as from `create_model`; its parameters and statistics are replaced.

@@ -7,8 +7,8 @@ import numpy as np
 import pretrained_model
 import pytest
 import tyro
-from PIL import Image
 from flax import nnx
+from PIL import Image
 from safetensors.numpy import save_file
 
 from jaxcnn import data, models

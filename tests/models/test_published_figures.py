@@ -102,6 +102,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_models())
 def test_parameters_and_macs_are_the_published_ones_and_those_of_the_table(name):
     counts = count(name)

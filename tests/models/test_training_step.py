@@ -25,7 +25,6 @@ MEMBERS = {
     "convnextv2_atto": (64, 96),
     "densenet121": (64, 48),
     "efficientnet_b0": (64, 48),
-    "efficientnet_lite0": (64, 48),
     "efficientnet_v2_s": (64, 48),
     "googlenet": (64, 48),
     "inception_v3": (107, 107),
@@ -34,11 +33,9 @@ MEMBERS = {
     "mnasnet0_5": (64, 48),
     "mobilenet_v2": (64, 48),
     "mobilenet_v3_small": (64, 48),
-    "regnet_x_400mf": (64, 48),
     "regnet_y_400mf": (64, 48),
     "resnet18": (64, 48),
     "resnet20": (24, 16),
-    "resnext50_32x4d": (64, 48),
     "shufflenet_v2_x0_5": (64, 48),
     "squeezenet1_1": (64, 48),
     "vgg11_bn": (64, 48),
@@ -76,31 +73,31 @@ def batch_of(size, count=4):
 def test_a_step_is_finite_and_changes_every_parameter(name, dtype):
     model = filled(lambda: build(name, dtype))
     merge, state = create_train_state(model, optimizer)
-    after, metrics = jax.jit(step_of(merge))(state, batch_of(MEMBERS[name]), jax.random.key(0))
+    operands = (state, batch_of(MEMBERS[name]), jax.random.key(0))
+    # One step: what compiles fast is faster than what runs fast.
+    step = jax.jit(step_of(merge)).lower(*operands).compile({"xla_backend_optimization_level": 0})
+    after, metrics = step(*operands)
     chex.assert_tree_all_finite((metrics, after))
     chex.assert_trees_all_equal_shapes_and_dtypes(after.params, state.params)
     moved = jax.tree.map(lambda old, new: bool((old != new).any()), state.params, after.params)
-    # Dropout and dead relus may keep single layers still, a graph that is cut would keep most of them.
-    assert np.mean(jax.tree.leaves(moved)) > 0.9
+    # Biases before a batch normalisation and dead relus keep still; a graph that is cut would keep most.
+    assert np.mean(jax.tree.leaves(moved)) > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(list_models()) - set(MEMBERS)))
 def test_a_step_in_bfloat16_has_float32_parameters_and_statistics(name):
     model = nnx.eval_shape(lambda: build(name, jnp.bfloat16))
-    size = (
-        (32, 32)
-        if name.startswith("resnet") and len(name) < 9 and name[6:] in ("20", "32", "44", "56", "110")
-        else (64, 48)
-    )
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    graphdef, *states = nnx.split(model, nnx.Param, ...)
+    params, rest = map(nnx.to_pure_dict, states)
 
     def loss(params, rest, x):
         model = nnx.merge(graphdef, params, rest)
         logits = model(x)
         assert logits.dtype == jnp.bfloat16 and logits.shape == (2, 7)
-        return logits.astype(jnp.float32).mean(), nnx.state(model, nnx.BatchStat)
+        return logits.astype(jnp.float32).mean(), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
-    x = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+    x = jax.ShapeDtypeStruct((2, 64, 48, 3), jnp.float32)
     gradients, statistics = jax.eval_shape(jax.grad(loss, has_aux=True), params, rest, x)
     chex.assert_trees_all_equal_shapes_and_dtypes(gradients, params)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((gradients, statistics)))
