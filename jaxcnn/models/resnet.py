@@ -35,8 +35,7 @@ class ResNet(Classifier):
     """A stem, layers of residual blocks, the global mean, a linear classifier.
 
     The first block of every layer but the first halves the image. Convolutions are initialised by He's rule,
-    on the fan-out, and the last gamma of each block by zero, so that a block begins as its shortcut (Goyal et
-    al. 2017, "Accurate, Large Minibatch SGD", section 5.1).
+    on the fan-out.
 
     Args:
         block: makes a block from (channels_in, channels_out, *, stride, drop_path, rngs): `BasicBlock` or
@@ -46,6 +45,8 @@ class ResNet(Classifier):
         stem_channels: channels of the stem; None means channels[0].
         small_images: the stem of the paper's section 4.2 for 32 x 32 images, a 3x3 convolution, instead of
             that of section 4.1 for 224 x 224, a 7x7 convolution and a 3x3 max pooling of stride 2 each.
+        zero_init: whether the last gamma of each block starts at zero, so that a block begins as its shortcut
+            (Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 5.1).
         drop_path: rate of the last block's DropPath; the others' grow to it linearly from 0.
         num_classes: number of logits.
         in_channels: channels of the images.
@@ -71,6 +72,7 @@ class ResNet(Classifier):
         *,
         stem_channels: int | None = None,
         small_images: bool = False,
+        zero_init: bool = True,
         drop_path: float = 0.0,
         num_classes: int = 1000,
         in_channels: int = 3,
@@ -95,8 +97,9 @@ class ResNet(Classifier):
             for position in range(depth):
                 stride = 2 if layer > 0 and position == 0 else 1
                 blocks.append(block(current, width, stride=stride, drop_path=next(rates), rngs=rngs))
-                last_gamma = blocks[-1].branch[-1].norm.scale
-                last_gamma.set_value(jnp.zeros_like(last_gamma[...]))
+                if zero_init:
+                    last_gamma = blocks[-1].branch[-1].norm.scale
+                    last_gamma.set_value(jnp.zeros_like(last_gamma[...]))
                 current = width
             self.layers.append(blocks)
         self.output = nnx.Linear(current, num_classes, dtype=self.dtype, rngs=rngs)
@@ -202,6 +205,7 @@ def cifar_resnet(
         (n, n, n),
         (16, 32, 64),
         small_images=True,
+        zero_init=False,
         drop_path=drop_path,
         num_classes=num_classes,
         in_channels=in_channels,

@@ -133,6 +133,8 @@ def test_the_last_gamma_of_every_block_starts_at_zero():
         for block in layer:
             first, last = (part.norm.scale[...] for part in block.branch)
             assert (first == 1).all() and (last == 0).all()
+    as_the_paper = cifar_resnet(8, rngs=nnx.Rngs(0)).layers[0][0].branch[-1].norm.scale[...]
+    assert (as_the_paper == 1).all()
     model.eval()
     x = np.abs(normal(0, 2, 3, 5, 8))
     np.testing.assert_array_equal(model.layers[1][1](x), x)  # the block begins as its shortcut
