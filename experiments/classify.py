@@ -67,7 +67,7 @@ def main(config: Config) -> None:
 
 def likeliest(row: np.ndarray, names: Sequence[str], count: int) -> dict[str, float]:
     """The likeliest classes of an image with their probabilities, the first one first."""
-    return {names[i]: float(row[i]) for i in np.argsort(-row, kind="stable")[:count]}
+    return {names[int(i)]: float(row[i]) for i in np.argsort(-row, kind="stable")[:count]}
 
 
 def draw(path: Path, images: Sequence[Path], found: Sequence[dict[str, float]]) -> None:

@@ -75,7 +75,7 @@ def test_a_step_is_finite_and_changes_every_parameter(name, dtype):
     merge, state = create_train_state(model, optimizer)
     operands = (state, batch_of(MEMBERS[name]), jax.random.key(0))
     # One step: what compiles fast is faster than what runs fast.
-    step = jax.jit(step_of(merge)).lower(*operands).compile({"xla_backend_optimization_level": 0})
+    step = jax.jit(step_of(merge)).lower(*operands).compile({"xla_backend_optimization_level": "0"})
     after, metrics = step(*operands)
     chex.assert_tree_all_finite((metrics, after))
     chex.assert_trees_all_equal_shapes_and_dtypes(after.params, state.params)

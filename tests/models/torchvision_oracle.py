@@ -20,7 +20,7 @@ def torchvision_models() -> Any:
 
 def empty(name: str, **options: Any) -> Any:
     """One of torchvision's networks without values, which take long to draw and are replaced."""
-    import torch
+    torch = pytest.importorskip("torch")
 
     if name in ("googlenet", "inception_v3"):
         options = {"init_weights": False, **options}
@@ -41,7 +41,7 @@ def oracle(name: str, seed: int = 0, **options: Any) -> Any:
         The torch module: He-normal kernels, gammas and variances around 1, the rest around 0, but
         the residual branches of mobile networks and RegNets a fifth of that.
     """
-    import torch
+    torch = pytest.importorskip("torch")
 
     model = empty(name, **options)
     rng = np.random.default_rng(seed)

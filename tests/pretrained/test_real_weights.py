@@ -56,7 +56,7 @@ def test_mobilenet_v2_names_the_photographs_as_torch_does():
     assert found.max(-1) == pytest.approx([0.72, 0.99], abs=0.01)
 
     theirs = torchvision_models().mobilenet_v2()
-    import torch
+    torch = pytest.importorskip("torch")
 
     theirs.load_state_dict(torch.load(file, weights_only=True))
     np.testing.assert_allclose(found, of_torch(theirs, x), rtol=0, atol=1e-4)
@@ -80,7 +80,7 @@ def test_efficientnet_lite0_names_the_photographs_as_torch_does():
 
 
 def of_torch(model, x):
-    import torch
+    torch = pytest.importorskip("torch")
 
     with torch.no_grad():
         logits = model.eval()(torch.from_numpy(x).permute(0, 3, 1, 2))

@@ -48,7 +48,7 @@ def abstract(name):
 
 
 def tensors(x):
-    import torch
+    torch = pytest.importorskip("torch")
 
     return torch.from_numpy(x).permute(0, 3, 1, 2)
 
@@ -84,7 +84,7 @@ def test_every_entry_of_torchvisions_network_has_one_place_in_ours(name):
 
 @pytest.mark.parametrize(("name", "size"), CASES)
 def test_logits_are_torchvisions(name, size):
-    import torch
+    torch = pytest.importorskip("torch")
 
     ours, theirs = both(name)
     x = normal(0, 2, *size, 3)
@@ -98,7 +98,7 @@ def test_logits_are_torchvisions(name, size):
 
 @pytest.mark.parametrize("name", [name for name, sizes in FAMILIES.items() if len(sizes) == 2])
 def test_logits_and_gradients_at_another_size_are_torchvisions(name):
-    import torch
+    torch = pytest.importorskip("torch")
 
     ours, theirs = both(name)
     x = normal(0, 2, *FAMILIES[name][1], 3)
