@@ -54,7 +54,8 @@ def test_weights_of_our_own_in_a_file(tmp_path, capsys, pictures):
     lines = say(
         capsys, "--weights", file, "--model", "squeezenet1_1", "--top", 2, "--picture", drawn, *pictures
     )
-    assert Image.open(drawn).size == (880, 528)
+    with Image.open(drawn) as image:
+        assert image.size == (880, 528)
     for path, row, line in zip(pictures, expected, lines, strict=True):
         first, second = np.argsort(-row)[:2]
         names = imagenet_classes()
