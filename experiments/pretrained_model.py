@@ -15,6 +15,7 @@ from train_classifier import Config as Training
 from train_classifier import make_model, make_optimizer, normalize
 
 from jaxcnn import data, models
+from jaxcnn.models.classifier import Classifier
 from jaxcnn.pretrained import (
     Preprocessing,
     imagenet_classes,
@@ -38,12 +39,16 @@ class ImageClassifier:
         class_names: the name of each logit.
         prepare: an image file as the model's float32 input (height, width, channels).
         probabilities: (images, classes) for a batch of such inputs.
+        model: the network itself.
+        colours: such an input as it looks, from 0 to 1.
     """
 
     name: str
     class_names: Sequence[str]
     prepare: Callable[[Path], np.ndarray]
     probabilities: Callable[[np.ndarray], np.ndarray]
+    model: Classifier
+    colours: Callable[[np.ndarray], np.ndarray]
 
 
 def named_model(
@@ -96,6 +101,8 @@ def from_weights(weights: Path, name: str) -> ImageClassifier:
         imagenet_classes(),
         lambda path: preprocessing(data.read_image(path)),
         probabilities(model),
+        model,
+        partial(undo_normalization, mean=preprocessing.mean, std=preprocessing.std),
     )
 
 
@@ -122,8 +129,18 @@ def from_run(run: Path) -> ImageClassifier:
         return np.asarray(normalize(pixels[None], dataset["mean"], dataset["std"])[0])
 
     return ImageClassifier(
-        f"{config['model']} of {run}, images of {height}x{width}", names, prepare, probabilities(model)
+        f"{config['model']} of {run}, images of {height}x{width}",
+        names,
+        prepare,
+        probabilities(model),
+        model,
+        partial(undo_normalization, mean=dataset["mean"], std=dataset["std"]),
     )
+
+
+def undo_normalization(x: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """The colours, from 0 to 1, of an input whose channels were given mean 0 and deviation 1."""
+    return np.clip(x * np.asarray(std, np.float32) + np.asarray(mean, np.float32), 0, 1)
 
 
 def published_preprocessing(name: str, weights: Path) -> Preprocessing | None:

@@ -7,9 +7,11 @@ import evaluate
 import numpy as np
 import pytest
 import tyro
+from flax import nnx
 from pretrained_model import ImageClassifier
 from rich.console import Console
 
+from jaxcnn import models
 from jaxcnn.pretrained import imagenet_classes
 from tests.experiments.tiny_network import picture, tiny_network, tiny_weights
 
@@ -68,6 +70,12 @@ def test_folders_that_are_no_classes_are_named(tmp_path):
         evaluate.labelled_files(tmp_path, NAMES)
 
 
+def stub(class_names, prepare, probabilities) -> ImageClassifier:
+    """A classifier whose network is never asked."""
+    model = nnx.eval_shape(lambda: models.create_model("lenet5", rngs=nnx.Rngs(0)))
+    return ImageClassifier("stub", class_names, prepare, probabilities, model, lambda x: x)
+
+
 def test_batches_have_one_size_and_every_image_counts_once(tmp_path):
     files = [tmp_path / f"{i}.png" for i in range(7)]
     sizes = []
@@ -77,18 +85,14 @@ def test_batches_have_one_size_and_every_image_counts_once(tmp_path):
         # The class of an image is its number; the padding would be class 0.
         return np.eye(9, dtype=np.float32)[x[:, 0, 0, 0].astype(int)]
 
-    classifier = ImageClassifier(
-        "stub", "abcdefghi", lambda path: np.full((2, 3, 1), int(path.stem), np.float32), probabilities
-    )
+    classifier = stub("abcdefghi", lambda path: np.full((2, 3, 1), int(path.stem), np.float32), probabilities)
     ranked, speed = evaluate.predict(classifier, files, 3)
     assert sizes == [3, 3, 3] and speed > 0
     assert ranked.shape == (7, 5) and ranked[:, 0].tolist() == list(range(7))
 
 
 def test_figures_of_each_class_and_of_all():
-    classifier = ImageClassifier(
-        "stub", ("a", "b", "c", "d", "e", "f"), lambda path: np.zeros(1), lambda x: x
-    )
+    classifier = stub("abcdef", lambda path: np.zeros(1), lambda x: x)
     labels = np.array([0, 0, 0, 0, 2])
     ranked = np.array([[0, 1, 2, 3, 4], [1, 0, 2, 3, 4], [1, 2, 3, 4, 5], [5, 4, 3, 2, 0], [2, 0, 1, 3, 4]])
     result = evaluate.summary(classifier, labels, ranked)
