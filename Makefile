@@ -1,6 +1,7 @@
-# make train, make test, make check. Each installs what it needs on first use and starts at once after that.
+# make train, make lessons, make test, make check. Each installs what it needs on first use and starts at once after that.
 #   make train ARGS="--model resnet20"     flags for experiments/train_classifier.py
 #   make train EXTRA=cuda                  more extras of pyproject.toml: cuda, tpu, tensorflow
+#   make lessons ARGS="--lang ko"          flags for experiments/lessons.py
 #   make test ARGS="-m 'not slow'"         flags for pytest
 #   make train PYTHON=python3.12           the Python that .venv is made with
 
@@ -21,12 +22,16 @@ space := $(subst ,, )
 extras = $(subst $(space),$(comma),$(strip $(1) $(subst $(comma),$(space),$(EXTRA))))
 stamp = $(ENV)/.jaxcnn-$(subst $(comma),-,$(call extras,$(1)))
 TRAIN := $(call stamp,train)
-TEST := $(call stamp,train test)
-CHECK := $(call stamp,train test dev)
+LESSONS := $(call stamp,train lessons)
+TEST := $(call stamp,train lessons test)
+CHECK := $(call stamp,train lessons test dev)
 
-.PHONY: train test check
+.PHONY: train lessons test check
 train: $(TRAIN)
 	@$(RUN) experiments/train_classifier.py $(ARGS)
+
+lessons: $(LESSONS)
+	@$(RUN) experiments/lessons.py $(ARGS)
 
 test: $(TEST)
 	@$(RUN) -m pytest -q -n auto --maxprocesses 8 $(ARGS)
@@ -37,13 +42,14 @@ check: $(CHECK)
 	@$(RUN) -m pyright --pythonpath $(RUN)
 
 $(TRAIN): wanted := $(call extras,train)
-$(TEST): wanted := $(call extras,train test)
-$(CHECK): wanted := $(call extras,train test dev)
+$(LESSONS): wanted := $(call extras,train lessons)
+$(TEST): wanted := $(call extras,train lessons test)
+$(CHECK): wanted := $(call extras,train lessons test dev)
 # In an environment of the user's own nothing is installed that is there already.
-has_all = import sys; from importlib.util import find_spec; names = dict(train="tyro grain orbax sklearn", test="pytest \
-  hypothesis beartype onnx", dev="ruff pyright"); wanted = "$(wanted)".split(","); \
+has_all = import sys; from importlib.util import find_spec; names = dict(train="tyro grain orbax sklearn", lessons="skimage \
+  mnist1d", test="pytest hypothesis beartype onnx", dev="ruff pyright"); wanted = "$(wanted)".split(","); \
   sys.exit(any(e not in names or not all(map(find_spec, names[e].split())) for e in wanted))
-$(TRAIN) $(TEST) $(CHECK): pyproject.toml | $(RUN)
+$(TRAIN) $(LESSONS) $(TEST) $(CHECK): pyproject.toml | $(RUN)
 	@$(if $(ACTIVE),$(RUN) -c '$(has_all)' ||) { \
 	  echo "Installing jaxcnn with the extras $(wanted) into $(ENV) (once)"; \
 	  $(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$(wanted)]"; }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -122,7 +123,7 @@ def from_run(run: Path) -> ImageClassifier:
             make_model(training, num_classes=len(names), in_channels=channels), make_optimizer(training, 1)[0]
         )
         state = checkpoint.restore(run / "checkpoints", state)
-        model = merge(state.params, state.batch_stats)
+        model = cast(Classifier, merge(state.params, state.batch_stats))
 
     def prepare(path: Path) -> np.ndarray:
         pixels = jnp.asarray(data.read_image(path, channels=channels, size=(height, width)))

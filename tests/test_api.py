@@ -10,7 +10,7 @@ import pytest
 import jaxcnn
 import jaxcnn.functional as F
 
-PACKAGES = ("lowering", "functional", "nn", "models", "pretrained", "analysis", "data", "training")
+PACKAGES = "lowering functional nn models pretrained analysis interpret data training".split()
 FORMULAS = {"conv_parameter_count", "conv_transpose_output_size", "output_size"}  # ints to ints
 FUNCTIONAL = FORMULAS | set(
     """
@@ -28,6 +28,7 @@ POSITIONAL = {
     ("published", "model"),
     ("data_parallel", "kind"),
     ("local_response_norm", "size"),
+    ("feature_maps", "taps"),
 }
 # What these change, or step, comes before the key.
 KEY_LATER = {"nn.set_random_keys", "training.train_step"}
@@ -89,7 +90,7 @@ def test_all_names_exist_once_and_in_order(package):
 
 
 def test_the_package_exports_what_compiles_faster_and_its_layers():
-    layers = ["analysis", "functional", "models", "nn", "pretrained"]
+    layers = ["analysis", "functional", "interpret", "models", "nn", "pretrained"]
     assert jaxcnn.__all__ == sorted(["accelerate", "explain", *layers])
 
 
@@ -97,7 +98,7 @@ def test_functional_holds_the_whole_contract():
     assert set(F.__all__) == FUNCTIONAL
 
 
-@pytest.mark.parametrize("package", ["functional", "nn", "models", "analysis"])
+@pytest.mark.parametrize("package", ["functional", "nn", "models", "analysis", "interpret"])
 def test_what_is_documented_with_an_example_is_exported(package):
     whole, *parts = modules(package)
     for part in parts:

@@ -7,9 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
 
 from jaxcnn.functional.checks import as_int
-from jaxcnn.lowering.explain import explanation_of
+from jaxcnn.lowering.explain import POOLS, explanation_of
+
+CONVOLUTION = "conv_general_dilated"
 
 
 def count_parameters(model: nnx.Module) -> int:
@@ -56,7 +59,7 @@ def count_macs(model: nnx.Module, input_shape: tuple[int, ...]) -> int:
         >>> round(count_macs(model, (1, 224, 224, 3)) / 1e9, 3)
         4.089
     """
-    shape = tuple(as_int("count_macs", "input_shape", size, minimum=1) for size in input_shape)
+    shape = as_shape("count_macs", input_shape)
     graphdef, state = nnx.split(model)
 
     def logits(state: Any, x: jax.Array) -> Any:
@@ -65,16 +68,43 @@ def count_macs(model: nnx.Module, input_shape: tuple[int, ...]) -> int:
         return copy(x)
 
     program = jax.make_jaxpr(logits)(state, jax.ShapeDtypeStruct(shape, jnp.float32))
-    return explanation_of(program).macs + sum(_matrix_products(program.jaxpr))
+    return sum(macs for _, macs in macs_of(program))
 
 
-def _matrix_products(jaxpr: Any) -> Iterator[int]:
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "dot_general":
+def as_shape(function: str, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of x as ints of at least 1."""
+    return tuple(as_int(function, "input_shape", size, minimum=1) for size in input_shape)
+
+
+def macs_of(program: ClosedJaxpr) -> Iterator[tuple[str, int]]:
+    """The named scopes around each convolution and matrix product of a traced program, and its MACs.
+
+    What is inside a scan counts once for each of its steps, what is inside a while loop once.
+    """
+    rows = iter(explanation_of(program))  # in the same order
+    for eqn, scopes, times in _equations(program.jaxpr):
+        if eqn.primitive.name == CONVOLUTION or eqn.primitive.name in POOLS:
+            yield scopes, (next(rows).macs or 0) * times
+        elif eqn.primitive.name == "dot_general":
             (summed, _), _ = eqn.params["dimension_numbers"]
             left = eqn.invars[0].aval.shape
-            yield math.prod(eqn.outvars[0].aval.shape) * math.prod(left[axis] for axis in summed)
-        for value in eqn.params.values():
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield from _matrix_products(inner)
+            yield scopes, times * math.prod((*eqn.outvars[0].aval.shape, *(left[axis] for axis in summed)))
+
+
+def inner_programs(eqn: Any) -> Iterator[Any]:
+    """The programs among an equation's parameters, open or closed, alone or in a tuple (cond's branches)."""
+    for value in eqn.params.values():
+        for part in value if isinstance(value, (tuple, list)) else (value,):
+            program = getattr(part, "jaxpr", part)
+            if hasattr(program, "eqns"):
+                yield program
+
+
+def _equations(jaxpr: Any, scopes: str = "", times: int = 1) -> Iterator[tuple[Any, str, int]]:
+    for eqn in jaxpr.eqns:
+        here = f"{scopes}/{eqn.source_info.name_stack}"
+        yield eqn, here, times
+        if eqn.primitive.name not in POOLS:
+            steps = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+            for program in inner_programs(eqn):
+                yield from _equations(program, here, times * steps)

@@ -1,7 +1,5 @@
 """classify.py with weights in a file and with runs: what it prints, and how it names mistakes."""
 
-import json
-
 import classify
 import numpy as np
 import pretrained_model
@@ -13,7 +11,7 @@ from safetensors.numpy import save_file
 
 from jaxcnn import data, models
 from jaxcnn.pretrained import imagenet_classes, published, save_weights
-from tests.experiments.tiny_network import picture, tiny_network, tiny_weights
+from tests.experiments.tiny_network import TINY_DATA, picture, tiny_network, tiny_run
 from tests.models.torchvision_oracle import oracle
 
 
@@ -97,23 +95,13 @@ def test_the_file_name_chooses_the_preprocessing(tmp_path):
 
 def test_a_fine_tuned_run(tmp_path, capsys, monkeypatch):
     tiny_network(monkeypatch)
-    run = tmp_path / "run"
-    run.mkdir()
-    tiny_weights(run / "weights.safetensors", num_classes=3)
-    described = {
-        "class_names": ["a", "b", "c"],
-        "image_shape": (12, 10, 3),
-        "mean": [0.5, 0.4, 0.3],
-        "std": [0.2, 0.3, 0.1],
-    }
-    (run / "config.json").write_text(json.dumps({"model": "tiny"}))
-    (run / "dataset.json").write_text(json.dumps(described))
+    run = tiny_run(tmp_path / "run")
     path = picture(tmp_path / "x.png", (200, 10, 90))
 
     model = models.create_model("tiny", num_classes=3, rngs=nnx.Rngs(0))
     pretrained_model.load_any_weights(model, run / "weights.safetensors")
     pixels = data.read_image(path, size=(12, 10)) / np.float32(255)
-    x = (pixels - np.float32(described["mean"])) / np.float32(described["std"])
+    x = (pixels - np.float32(TINY_DATA["mean"])) / np.float32(TINY_DATA["std"])
     (expected,) = pretrained_model.probabilities(model)(x[None])
     (line,) = say(capsys, run, path)
     best = expected.argmax()

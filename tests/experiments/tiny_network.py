@@ -1,5 +1,6 @@
 """A network that compiles in a second, under a name of its own, and pictures that it can tell apart."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,23 @@ def tiny_weights(path: Path, *, num_classes: int) -> Path:
         statistic[...] += 0.1
     save_weights(model, path)
     return path
+
+
+TINY_DATA = {
+    "class_names": ["a", "b", "c"],
+    "image_shape": (12, 10, 3),
+    "mean": [0.5, 0.4, 0.3],
+    "std": [0.2, 0.3, 0.1],
+}
+
+
+def tiny_run(folder: Path) -> Path:
+    """The folder of a fine-tuned run of it, three classes."""
+    folder.mkdir()
+    tiny_weights(folder / "weights.safetensors", num_classes=3)
+    (folder / "config.json").write_text(json.dumps({"model": "tiny"}))
+    (folder / "dataset.json").write_text(json.dumps(TINY_DATA))
+    return folder
 
 
 def picture(

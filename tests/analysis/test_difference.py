@@ -1,0 +1,222 @@
+"""Planted changes are found at the layer that has them."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxcnn.functional as F
+from jaxcnn.analysis import Difference, first_difference
+from jaxcnn.models import create_model
+from jaxcnn.nn import BatchNorm, Conv, Dropout
+
+X = jax.random.normal(jax.random.key(1), (1, 64, 48, 3))
+
+
+def pair(name):
+    """Two equal models."""
+    model = create_model(name, num_classes=5, rngs=nnx.Rngs(0))
+    return model, nnx.clone(model)
+
+
+def change_kernel_value(conv):
+    conv.kernel[...] = conv.kernel[...].at[0, 0, 0, -1].add(1e-3)
+
+
+def change_eps(norm):
+    norm.eps *= 1.5
+
+
+def change_padding(conv):
+    conv.padding = tuple((low + 1, high) for low, high in conv.padding)
+
+
+# In the order of the network, so that a change is looked for behind many equal layers.
+PLANTED = {
+    "resnet18": [
+        (change_kernel_value, "stem.conv"),
+        (change_eps, "layers.1.0.projection.norm"),
+        (change_padding, "layers.2.1.branch.0.conv"),
+        (change_kernel_value, "layers.3.0.branch.1.conv"),
+        (change_eps, "layers.3.1.branch.1.norm"),
+    ],
+    "mobilenet_v2": [
+        (change_padding, "layers.1.1.depthwise.conv"),
+        (change_kernel_value, "layers.3.2.depthwise.conv"),
+        (change_eps, "layers.5.1.expand.norm"),
+        (change_kernel_value, "layers.6.0.project.conv"),
+    ],
+}
+
+
+def layer_of(model, path):
+    for name in path.split("."):
+        model = model[int(name)] if name.isdecimal() else getattr(model, name)
+    return model
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_changes_are_found_at_their_layers(name):
+    model, same = pair(name)
+    assert first_difference(model, same, X) is None
+    for change, path in PLANTED[name]:
+        other = nnx.clone(model)
+        change(layer_of(other, path))
+        for found in (first_difference(model, other, X), first_difference(other, model, X)):
+            assert found is not None
+            assert found.path == path
+            assert found.kind == type(layer_of(model, path)).__name__
+            assert found.other == (found.path, found.kind)
+            assert found.what == ("shape" if change is change_padding else "values")
+            assert found.reads_the_same
+            assert math.isnan(found.absolute) if change is change_padding else 0 < found.absolute < 0.1
+
+
+def test_how_large_a_difference_is_and_the_tolerance():
+    model, other = pair("lenet5")
+    x = jax.random.normal(jax.random.key(2), (3, 32, 32, 3))
+    before = np.asarray(model.c1(x), np.float64)
+    other.c1.bias[...] += 0.25
+    after = np.asarray(other.c1(x), np.float64)
+    found = first_difference(model, other, x)
+    assert found == Difference(
+        "c1",
+        "Conv",
+        "values",
+        ("c1", "Conv"),
+        ((3, 28, 28, 6),) * 2,
+        absolute=pytest.approx(np.abs(after - before).max(), rel=1e-12),
+        relative=pytest.approx(np.abs(after - before).max() / np.abs(before).max(), rel=1e-12),
+        reads_the_same=True,
+    )
+    # A stage around a layer is done after it: the next that is further off than the tolerance.
+    assert first_difference(model, other, x, tolerance=found.relative) != found
+    assert first_difference(model, other, x, tolerance=100) is None
+    assert str(found) == (
+        f"the first result that differs is that of c1 (Conv): by up to {found.absolute:.3g}, "
+        f"relative to the largest element {found.relative:.3g}"
+    )
+
+
+def test_models_of_another_structure_part_at_the_first_other_layer():
+    model, shorter = pair("resnet18")
+    shorter.layers[2].pop()
+    small = X[:, :32, :32]
+    found = first_difference(model, shorter, small)
+    assert (found.what, found.path, found.other) == (
+        "structure",
+        "layers.2.1.branch.0.conv",
+        ("layer3", "stage"),
+    )
+    assert str(found) == (
+        "the models part where model_a is done with layers.2.1.branch.0.conv (Conv) and model_b with "
+        "layer3 (stage)"
+    )
+    assert first_difference(shorter, model, small).other == ("layers.2.1.branch.0.conv", "Conv")
+
+
+class Net(nnx.Module):
+    """Two layers with a function between them and one after them."""
+
+    def __init__(self, between=nnx.relu, after=nnx.relu):
+        self.first = Conv(3, 4, 3, rngs=nnx.Rngs(0))
+        self.norm = BatchNorm(4)
+        self.dropout = Dropout(0.5, rngs=nnx.Rngs(0))
+        self.between, self.after = between, after
+
+    def __call__(self, x):
+        return self.after(self.dropout(self.norm(self.between(self.first(x)))))
+
+
+SMALL = X[:, :8, :9]
+
+
+def test_what_a_module_computes_between_its_layers_is_told_from_its_layers():
+    between = first_difference(Net(), Net(between=nnx.relu6), 10 * SMALL)
+    assert (between.path, between.what, between.reads_the_same) == ("norm", "values", False)
+    assert str(between).endswith("; what it reads differs already, after equal layers before it")
+    pooled = first_difference(Net(), Net(between=lambda x: F.max_pool(x, 2)), SMALL)
+    assert (pooled.path, pooled.what, pooled.reads_the_same) == ("norm", "shape", False)
+    assert pooled.shapes == ((1, 6, 7, 4), (1, 3, 3, 4))
+    after = first_difference(Net(), Net(after=nnx.sigmoid), SMALL)
+    assert (after.path, after.kind, after.reads_the_same) == ("", "Net", True)
+    assert str(after).startswith("the first result that differs is that of the model (Net): by up to ")
+
+
+def test_a_changed_function_among_the_stages_is_found_at_its_stage():
+    model, other = pair("lenet5")
+    other.activation = None
+    stages = type(other).stages
+
+    class Changed(type(model)):
+        def stages(self):
+            return [(name, (lambda x: F.max_pool(x, 2)) if name == "s2" else f) for name, f in stages(self)]
+
+    object.__setattr__(other, "__class__", Changed)
+    found = first_difference(model, other, jnp.ones((1, 32, 32, 3)))
+    assert (found.path, found.kind, found.what) == ("s2", "stage", "values")
+
+
+def test_another_class_and_another_dtype():
+    class BatchNorm2(BatchNorm):
+        pass
+
+    net, other = Net(), Net()
+    other.norm = BatchNorm2(4)
+    found = first_difference(net, other, SMALL)
+    assert (found.what, found.kind, found.other) == ("structure", "BatchNorm", ("norm", "BatchNorm2"))
+    half = Net(after=lambda x: x.astype(jnp.bfloat16))
+    found = first_difference(net, half, SMALL)
+    assert (found.what, found.path) == ("dtype", "")
+    assert str(found) == "the first result that differs is that of the model (Net): its dtype is another one"
+
+
+def test_nan_and_inf():
+    net, same = Net(), Net()
+    broken = SMALL.at[0, 1, 1, 1].set(jnp.nan).at[0, 6, 6, 0].set(jnp.inf)
+    assert first_difference(net, same, broken) is None
+    same.norm.bias[...] = same.norm.bias[...].at[2].set(jnp.nan)
+    found = first_difference(net, same, SMALL, tolerance=1e9)
+    assert (found.path, found.absolute, found.relative) == ("norm", math.inf, math.inf)
+
+
+def test_the_models_run_in_evaluation_and_stay_as_they_are():
+    net, other = Net(), Net()
+    mean = net.norm.mean[...]
+    assert first_difference(net, other, SMALL) is None
+    assert (net.norm.mean[...] == mean).all() and not net.norm.use_running_average
+    assert type(net.norm) is BatchNorm and not net.dropout.deterministic
+
+
+class Rematerialised(Net):
+    def __call__(self, x):
+        return nnx.remat(lambda net, x: Net.__call__(net, x))(self, x)
+
+
+def test_what_a_model_traces_itself_is_compared_as_a_whole():
+    net, other = Rematerialised(), Rematerialised()
+    assert first_difference(net, other, SMALL) is None
+    other.norm.eps = 1e-3
+    assert first_difference(net, other, SMALL).path == ""
+
+
+def test_errors(unchecked):
+    net = Net()
+    with pytest.raises(TypeError, match="^first_difference: model_b must be a Flax NNX module, got str"):
+        first_difference(net, "resnet18", SMALL)
+    with pytest.raises(TypeError, match="^first_difference: model_a must hold arrays, got an abstract model"):
+        first_difference(nnx.eval_shape(Net), net, SMALL)
+    with pytest.raises(
+        ValueError, match="^first_difference: tolerance must be a Python number of at least 0"
+    ):
+        first_difference(net, net, SMALL, tolerance=-1)
+
+
+def test_what_a_model_refuses_comes_through():
+    lenet, _ = pair("lenet5")
+    for models in ((lenet, lenet), (lenet, Net()), (Net(), lenet)):
+        with pytest.raises(ValueError, match="^LeNet5: x must have height and width 32 x 32, got 8 x 9"):
+            first_difference(*models, SMALL)

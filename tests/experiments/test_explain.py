@@ -1,0 +1,91 @@
+"""explain.py: the page it draws of a run, what it prints, and how it names mistakes."""
+
+import re
+
+import explain
+import numpy as np
+import pretrained_model
+import pytest
+import tyro
+from matplotlib.figure import Figure
+from PIL import Image
+
+from tests.experiments.tiny_network import picture, tiny_network, tiny_run
+
+
+def say(capsys, *words) -> list[str]:
+    explain.main(tyro.cli(explain.Config, args=[str(word) for word in words]))
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_run_is_explained_on_one_page(tmp_path, capsys, monkeypatch):
+    tiny_network(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    run, path = tiny_run(tmp_path / "run"), picture(tmp_path / "<x>.png", (200, 10, 90))
+    probability = pretrained_model.from_run(run)
+    (row,) = probability.probabilities(probability.prepare(path)[None])
+    lines = say(capsys, run, path, "--target", "B")
+    assert lines == [f"{path}: b ({row[1]:.3f})", "runs/explain/<x>.png and runs/explain/<x>.html"]
+
+    with Image.open(tmp_path / "runs" / "explain" / "<x>.png") as page:
+        pixels = np.asarray(page)
+        assert page.width == 1872
+    assert (pixels != 255).any(-1)[:, :900].any(0).sum() > 600 and (pixels != 255).any(-1)[:, 950:].any()
+    text = (tmp_path / "runs" / "explain" / "<x>.html").read_text(encoding="utf-8")
+    titles = re.findall(r"<h2>(.*?)</h2>", text)
+    assert titles[0] == "What it says" and "Grad-CAM at layer2" in titles and len(titles) == 10
+    assert text.count("data:image/png;base64,iVBOR") == 10
+    assert "&lt;x&gt;.png: b" in text and "http" not in text
+
+
+def test_the_likeliest_class_is_the_one_explained(tmp_path, monkeypatch):
+    tiny_network(monkeypatch)
+    classifier = pretrained_model.from_run(tiny_run(tmp_path / "run"))
+    row = np.array([0.2, 0.1, 0.7])
+    assert explain.class_number(None, classifier, row) == 2
+    assert explain.class_number("B", classifier, row) == 1
+    with pytest.raises(ValueError, match="no class 'd'; the likeliest ones here are c, a, b$"):
+        explain.class_number("d", classifier, row)
+
+
+def test_colours_are_those_of_the_file(tmp_path, monkeypatch):
+    tiny_network(monkeypatch)
+    classifier = pretrained_model.from_run(tiny_run(tmp_path / "run"))
+    path = picture(tmp_path / "x.png", (200, 10, 90), size=(12, 10))
+    with Image.open(path) as image:
+        expected = np.asarray(image) / np.float32(255)
+    np.testing.assert_allclose(classifier.colours(classifier.prepare(path)), expected, rtol=0, atol=1e-6)
+
+
+def test_a_page_has_two_columns_of_pictures_in_their_proportions():
+    figure = Figure(figsize=(2, 1), dpi=50, facecolor="red")
+    tall = Figure(figsize=(1, 4), dpi=50, facecolor="blue")
+    page = explain.column_page([explain.png(figure), explain.png(tall), explain.png(figure)], (100, 120), 10)
+    assert page.size == (230, 140)
+    pixels = np.asarray(page)
+    red, blue = (pixels == (255, 0, 0)).all(-1), (pixels == (0, 0, 255)).all(-1)
+    assert red[10:60, 10:110].all() and red[70:120, 10:110].all() and red.sum() == 2 * 100 * 50
+    assert blue[10:130, 155:185].all() and blue.sum() == 120 * 30
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name a RUN, or --weights FILE and --model NAME"),
+        (["run"], "name one image file, got 0"),
+        (["run", "x.png", "y.png"], "name one image file, got 2"),
+        (["run", "x.png", "--out", "x.jpg"], "--out must end in .png, got x.jpg"),
+        (["run", "nothing.png"], "nothing.png"),
+        (["run", "x.png", "--target", "d"], "--target: there is no class 'd'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, capsys, monkeypatch, words, message):
+    tiny_network(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    tiny_run(tmp_path / "run")
+    picture(tmp_path / "x.png", (200, 10, 90))
+    with pytest.raises(SystemExit) as stopped:
+        say(capsys, *words)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 1 and line.startswith("explain: ") and message in line
+    assert not (tmp_path / "runs").exists()
