@@ -2,12 +2,13 @@
 
 python experiments/explain.py --weights mobilenet_v2-b0353104.pth --model mobilenet_v2 photo.png
 python experiments/explain.py runs/digits-lenet5 seven.png --target 7
+python experiments/explain.py runs/pets-resnet20 cat.jpg --box 0.1 0.2 0.9 0.8
 """
 
 import base64
 import html
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -16,7 +17,9 @@ import jax
 import numpy as np
 import tyro
 from classify import likeliest
+from jaxtyping import Array
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 from pretrained_model import ImageClassifier, named_model
 
@@ -47,14 +50,21 @@ class Config:
     """The class whose evidence is looked for, by its name; the likeliest one if none is named."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
     """The picture to write, and FILE.html beside it with explanations; runs/explain/IMAGE.png if None."""
+    box: Annotated[
+        tuple[float, float, float, float] | None, tyro.conf.arg(metavar="LEFT TOP RIGHT BOTTOM")
+    ] = None
+    """A part of the image as shares of its sides, such as 0.1 0.2 0.9 0.8. It is drawn, and the share of the
+    evidence that lies in it is printed."""
 
 
 class Section(NamedTuple):
-    """One way to look at the network: its name, what the picture shows, the picture."""
+    """One way to look at the network: its name, what the picture shows, the picture, and what was drawn."""
 
     title: str
     text: str
     figure: Figure
+    evidence: Array | None = None
+    """(1, height, width), of each pixel."""
 
 
 def main(config: Config) -> None:
@@ -66,6 +76,10 @@ def main(config: Config) -> None:
         out = config.out or Path("runs/explain") / f"{images[0].stem}.png"
         if out.suffix != ".png":
             raise ValueError(f"--out must end in .png, got {out}")
+        if config.box is not None:
+            left, top, right, bottom = config.box
+            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+                raise ValueError(f"--box must be left < right and top < bottom, in 0 to 1, got {config.box}")
         classifier = open_model()
         x = classifier.prepare(images[0])[None]
         row = classifier.probabilities(x)[0]
@@ -75,6 +89,8 @@ def main(config: Config) -> None:
     name = classifier.class_names[target]
     print(f"{images[0]}: {name} ({row[target]:.3f})", flush=True)
     looks = list(sections(classifier, x, row, target))
+    if config.box is not None:
+        print(in_the_box(config.box, looks))
     page = html_page(f"{images[0].name}: {name}", classifier.name, looks)
     out.with_suffix(".html").write_text(page, encoding="utf-8")
     for section in looks:
@@ -114,11 +130,13 @@ def sections(classifier: ImageClassifier, x: np.ndarray, row: np.ndarray, target
         "The image as the network takes it, and the likeliest classes.",
         answer(image[0], likeliest(row, classifier.class_names, 5)),
     )
+    heat = interpret.grad_cam(model, x, target, tap=last)
     yield Section(
         f"Grad-CAM at {last}",
         f"Where the last maps hold evidence for {name}: the channels of {last}, each weighted by how much "
         "the class's logit rises with it.",
-        plots.grad_cam(image, interpret.grad_cam(model, x, target, tap=last)),
+        plots.grad_cam(image, heat),
+        heat,
     )
     height, width = x.shape[1:3]
     window, stride = (max(1, height // 5), max(1, width // 5)), (max(1, height // 14), max(1, width // 14))
@@ -129,23 +147,28 @@ def sections(classifier: ImageClassifier, x: np.ndarray, row: np.ndarray, target
         f"covered, the logit of {name} falls.",
         plots.occlusion(image, covered, window=window, stride=stride),
     )
-    attribution = interpret.integrated_gradients(model, x, target)
+    attribution = interpret.integrated_gradients(model, x, target, steps=256)
     yield Section(
         "Integrated gradients",
         "What each pixel adds to the logit on the way from the mean colour to the image; red speaks for the "
         f"class, blue against it. The sum over all pixels is {float(attribution.sum()):.2f}, by so much the "
         "logit rises.",
         plots.integrated_gradients(image, attribution),
+        attribution.sum(-1),
     )
+    strength = interpret.saliency(model, x, target)
     yield Section(
         "Saliency",
         "How strongly the logit answers to a small change of each pixel.",
-        plots.saliency(image, interpret.saliency(model, x, target)),
+        plots.saliency(image, strength),
+        strength,
     )
+    smooth = interpret.smooth_grad(key, model, x, target)
     yield Section(
         "SmoothGrad",
         "The same, averaged over noisy copies of the image: what stays is what the neighbourhood agrees on.",
-        plots.smooth_grad(image, interpret.smooth_grad(model, x, target, key=key)),
+        plots.smooth_grad(image, smooth),
+        smooth,
     )
     try:
         guided = interpret.guided_backpropagation(model, x, target)
@@ -170,12 +193,35 @@ def sections(classifier: ImageClassifier, x: np.ndarray, row: np.ndarray, target
         "The kernels of the first convolution.",
         plots.first_filters(interpret.first_filters(model)),
     )
-    dream = interpret.maximize_activation(model, "logits", target, shape=(height, width), steps=128, key=key)
+    dream = interpret.maximize_activation(key, model, "logits", target, shape=(height, width), steps=128)
     yield Section(
         "Activation maximisation",
         f"Noise that was changed, step by step, for as high a logit of {name} as possible.",
         plots.maximize_activation(classifier.colours(np.asarray(dream)[None])),
     )
+
+
+def in_the_box(box: tuple[float, float, float, float], looks: Sequence[Section]) -> str:
+    """Draw a box over each picture of evidence; the share of what speaks for the class that is in it."""
+    shares = []
+    for section in looks:
+        if section.evidence is None:
+            continue
+        evidence = np.maximum(np.asarray(section.evidence)[0], 0)
+        height, width = evidence.shape
+        left, top, right, bottom = (
+            round(share * side) for share, side in zip(box, (width, height) * 2, strict=True)
+        )
+        inside = evidence[top:bottom, left:right].sum() / evidence.sum()
+        shares.append(f"{section.title} {inside:.0%}")
+        for axes in section.figure.axes:
+            axes.add_patch(
+                Rectangle(
+                    (left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor="#d95f30"
+                )
+            )
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    return f"in the box, {area:.0%} of the area: " + ", ".join(shares)
 
 
 def answer(image: np.ndarray, classes: dict[str, float]) -> Figure:

@@ -90,7 +90,8 @@ def test_the_package_brings_in_nothing_that_training_needs():
 import sys
 import chex, flax.nnx, jax, jaxtyping, numpy, optax
 before = set(sys.modules)  # flax brings rich by itself
-import jaxcnn, jaxcnn.functional, jaxcnn.nn, jaxcnn.models, jaxcnn.pretrained, jaxcnn.analysis, jaxcnn.interpret
+import jaxcnn, jaxcnn.functional, jaxcnn.nn, jaxcnn.models, jaxcnn.pretrained
+import jaxcnn.analysis, jaxcnn.interpret
 print(*{name.split(".")[0] for name in set(sys.modules) - before})
 """
     result = subprocess.run(

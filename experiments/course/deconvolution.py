@@ -28,9 +28,9 @@ def transposed_not_inverse(page: Page) -> None:
     kernel = jnp.arange(1.0, 10.0).reshape(3, 3)
     c = matrix(lambda x: F.conv(as_map(x), as_kernel(kernel)), (4, 4))
     c_transposed = matrix(lambda y: F.conv_transpose(as_map(y), as_kernel(kernel)), (2, 2))
-    page.equal("rows of C = 2 · 2", c.shape[0], stated=4)
-    page.equal("columns of C = 4 · 4", c.shape[1], stated=16)
-    page.equal("largest |conv_transpose - Cᵀ|", float(abs(c_transposed - c.T).max()), stated=0)
+    page.equal("C: 2 · 2", c.shape[0], stated=4)
+    page.equal("C: 4 · 4", c.shape[1], stated=16)
+    page.equal("max |conv_transpose - Cᵀ|", float(abs(c_transposed - c.T).max()), stated=0)
     x = jnp.array([[2.0, 0, 1, 3], [1, 1, 0, 2], [0, 3, 1, 0], [1, 2, 0, 1]])
     y = jnp.array([[1.0, -1], [2, 3]])
     of_x = F.conv(as_map(x), as_kernel(kernel))[0, ..., 0]
@@ -61,9 +61,9 @@ def transposed_not_inverse(page: Page) -> None:
     page.equal("x[0, 0]", float(x[0, 0]), stated=2)
     page.equal("(C x)[0, 0] = 1·2 + 3·1 + 4·1 + 5·1 + 8·3 + 9·1", float(of_x[0, 0]), stated=47)
     page.equal("(Cᵀ C x)[0, 0] = 1 · 47", float(back[0, 0]), stated=47)
-    page.equal("rank of CᵀC", int(np.linalg.matrix_rank(c.T @ c)), stated=4)
+    page.equal("rank CᵀC", int(np.linalg.matrix_rank(c.T @ c)), stated=4)
     gradient = jax.grad(lambda x: (F.conv(as_map(x), as_kernel(kernel))[0, ..., 0] * y).sum())(x)
-    page.equal("largest |d⟨conv(x), y⟩/dx - conv_transpose(y)|", float(abs(gradient - of_y).max()), stated=0)
+    page.equal("max |d⟨conv(x), y⟩/dx - conv_transpose(y)|", float(abs(gradient - of_y).max()), stated=0)
     page.picture(
         "transposed_not_inverse",
         _draw_round_trip(x, of_x, back),
@@ -92,7 +92,7 @@ def transposed_sizes(page: Page) -> None:
         page.equal(expression, y.shape[1], stated)
         back = F.conv(y, kernel, stride=s, padding=p)
         rows.append((*map(str, (size, k, s, p, extra, y.shape[1])), f"{y.shape[1]} -> {back.shape[1]}"))
-    page.table(("I", "k", "s", "p", "output padding", "O", "conv"), rows)
+    page.table(("I", "k", "s", "p", "output padding", "O", "conv: O -> I"), rows)
     page.say(
         """The last two rows tell what output padding is for. With stride 2 a convolution makes 3 of 5
         and 3 of 6: the way back must be told which one is meant. It adds a row and a column at the end,
@@ -103,7 +103,7 @@ def transposed_sizes(page: Page) -> None:
     )
     x = jnp.array([[1.0, 2], [3, 4]])
     y = F.conv_transpose(as_map(x), jnp.ones((3, 3, 1, 1)), stride=2)[0, ..., 0]
-    page.equal("where four stamps meet: 1 + 2 + 3 + 4", float(y[2, 2]), stated=10)
+    page.equal("y[2, 2] = 1 + 2 + 3 + 4", float(y[2, 2]), stated=10)
     page.picture(
         "transposed_stamps",
         _draw_stamps(x, y),
@@ -145,12 +145,12 @@ def checkerboard(page: Page) -> None:
     counts = {name: upsample(ones, jnp.ones((k, k, 1, 1)))[0, ..., 0] for name, k, upsample in UPSAMPLERS}
     inside = {name: np.unique(np.asarray(of)[2:-2, 2:-2]) for name, of in counts.items()}
     (uneven, even, resized) = inside.values()
-    page.equal("k = 3, s = 2: fewest stamps", float(uneven[0]), stated=1)
-    page.equal("k = 3, s = 2: stamps between two neighbours", float(uneven[1]), stated=2)
-    page.equal("k = 3, s = 2: most stamps", float(uneven[-1]), stated=4)
-    page.equal("k = 4, s = 2: different numbers inside", len(even), stated=1)
-    page.equal("k = 4, s = 2: stamps everywhere inside", float(even[0]), stated=4)
-    page.equal("resize and 3×3: different numbers inside", len(resized), stated=1)
+    page.equal("k = 3, s = 2: min", float(uneven[0]), stated=1)
+    page.equal("k = 3, s = 2: 1 · 2", float(uneven[1]), stated=2)
+    page.equal("k = 3, s = 2: max = 2 · 2", float(uneven[-1]), stated=4)
+    page.equal("k = 4, s = 2: max / min", float(even[-1] / even[0]), stated=1)
+    page.equal("k = 4, s = 2: 2 · 2", float(even[0]), stated=4)
+    page.equal("resize + conv: max / min", float(resized[-1] / resized[0]), stated=1)
     page.picture(
         "checkerboard",
         _draw_counts(counts),

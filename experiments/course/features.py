@@ -25,32 +25,32 @@ def three_random_convolutions(page: Page) -> None:
     page.say(
         """Nothing is learned here: every weight is drawn at random. Yet the maps of the first layers are
         blurred, sharpened and edge-like versions of the photograph. An output channel c has a filter of
-        its own, as deep as the input has channels:""",
+        its own, `w[..., c]`, as deep as the input has channels (D):""",
         """여기서는 아무것도 학습하지 않는다. 가중치는 모두 무작위로 뽑았다. 그런데도 특징 맵에는 흐려진
-        사진, 선명해진 사진, 윤곽선만 남은 사진이 나타난다. 출력 채널 c마다 자기만의 필터가 있고, 필터의
-        깊이는 입력 채널 수와 같다.""",
+        사진, 선명해진 사진, 윤곽선만 남은 사진이 나타난다. 출력 채널 c마다 자기만의 필터 `w[..., c]`가
+        있고, 필터의 깊이는 입력 채널 수 D와 같다.""",
     )
     page.formula(
         "y[i, j, c] = f(Σ_u Σ_v Σ_d w[u, v, d, c] · x[i + u, j + v, d])\n"
-        "f(z) = max(z, 0.1 z)        w: (5, 5, channels in, channels out)"
+        "f(z) = max(z, 0.1 z)        w: (5, 5, D, C)"
     )
     x = F.avg_pool(jnp.asarray(cat(), jnp.float32)[None] / 255 - 0.5, 2)  # half the size, and centred on zero
     kernels = random_kernels(jax.random.key(0))
     maps = feature_maps(x, kernels)
     page.table(
-        ("layer", "filters", "weights", "feature maps"),
+        ("layer", "w: k × k × D × C", "weights", "y: H × W × C"),
         [
-            ("input", "", "", _shape(x)),
+            ("x", "", "", _shape(x)),
             *(
                 (f"conv {i}", " × ".join(map(str, k.shape)), f"{k.size:,}", _shape(y))
                 for i, (k, y) in enumerate(zip(kernels, maps[1:], strict=True), 1)
             ),
         ],
     )
-    page.equal("height of the last map: 150 - 3 · (5 - 1)", maps[-1].shape[1], stated=138)
-    page.equal("width of the last map: 225 - 3 · (5 - 1)", maps[-1].shape[2], stated=213)
-    page.equal("weights of the second layer: 5 · 5 · 6 · 6", kernels[1].size, stated=900)
-    page.equal("smallest f(z) / z", _least_slope(), stated=SLOPE, tolerance=1e-6)
+    page.equal("H = 150 - 3 · (5 - 1)", maps[-1].shape[1], stated=138)
+    page.equal("W = 225 - 3 · (5 - 1)", maps[-1].shape[2], stated=213)
+    page.equal("conv 2: 5 · 5 · 6 · 6", kernels[1].size, stated=900)
+    page.equal("min f(z) / z", _least_slope(), stated=SLOPE, tolerance=1e-6)
     page.picture(
         "random_features",
         _draw(maps),
@@ -60,25 +60,23 @@ def three_random_convolutions(page: Page) -> None:
         층의 특징 맵도 모두 다르다.""",
     )
     page.say(
-        """A well-known tutorial copies one filter into every output channel. Then all channels of a
-        layer are the same map: as a matrix of pixels by channels it has rank 1, the next layer sees six
-        copies of one number, and five of six filters are wasted. Even training cannot part them, for
-        equal filters that are used alike get equal gradients: random weights are there to break this
-        symmetry.""",
-        """널리 알려진 어느 튜토리얼은 필터 하나를 모든 출력 채널에 복사해 쓴다. 그러면 한 층의 채널이
-        전부 같은 특징 맵이 된다. (픽셀 × 채널) 행렬로 보면 계수(rank)가 1이고, 다음 층은 같은 값 여섯
-        개를 받을 뿐이며, 여섯 필터 가운데 다섯은 없는 것이나 마찬가지다. 필터가 똑같고 쓰임새까지 같으면
-        기울기도 같으므로 학습을 해도 서로 달라지지 않는다. 가중치를 무작위로 초기화하는 까닭이 바로 이
-        대칭을 깨는 데 있다.""",
+        """A well-known tutorial copies one filter, `w[..., 0]`, into every output channel. Then all
+        channels of a layer are the same map: as a matrix of pixels by channels it has rank 1, the next
+        layer sees six copies of one number, and five of six filters are wasted. Even training cannot
+        part them, for equal filters that are used alike get equal gradients: random weights are there to
+        break this symmetry.""",
+        """널리 알려진 어느 튜토리얼은 필터 하나(`w[..., 0]`)를 모든 출력 채널에 복사해 쓴다. 그러면 한
+        층의 채널이 전부 같은 특징 맵이 된다. (픽셀 × 채널) 행렬로 보면 계수(rank)가 1이고, 다음 층은
+        같은 값 여섯 개를 받을 뿐이며, 여섯 필터 가운데 다섯은 없는 것이나 마찬가지다. 필터가 똑같고
+        쓰임새까지 같으면 기울기도 같으므로 학습을 해도 서로 달라지지 않는다. 가중치를 무작위로
+        초기화하는 까닭이 바로 이 대칭을 깨는 데 있다.""",
     )
     copied = [jnp.broadcast_to(kernel[..., :1], kernel.shape) for kernel in kernels]
     collapsed = feature_maps(x, copied)
-    page.equal("rank (pixels × 6), a filter for each channel", _rank(maps[-1]), stated=6)
-    page.equal("rank (pixels × 6), one filter for all", _rank(collapsed[-1]), stated=1)
-    page.equal(
-        "largest difference between channels, one filter for all", _spread(collapsed[-1]), 0, tolerance=1e-5
-    )
-    page.at_least("largest difference between channels, a filter for each", _spread(maps[-1]), 0.1)
+    page.equal("rank y, w[..., c]", _rank(maps[-1]), stated=6)
+    page.equal("rank y, w[..., 0]", _rank(collapsed[-1]), stated=1)
+    page.equal("max |y[..., c] - y[..., d]|, w[..., 0]", _spread(collapsed[-1]), 0, tolerance=1e-5)
+    page.at_least("max |y[..., c] - y[..., d]|, w[..., c]", _spread(maps[-1]), 0.1)
     page.picture(
         "random_features_collapsed",
         _draw(collapsed),

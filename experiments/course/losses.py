@@ -94,7 +94,7 @@ def softmax_and_svm(page: Page) -> None:
         ("image", *(f"{loss}: dL/ds({name})" for loss in ("SVM", "softmax") for name in CLASSES)),
         [(CLASSES[y], *(f"{g:.3f}" for g in (*svm_gradient[y], *softmax_gradient[y]))) for y in range(3)],
     )
-    page.equal("SVM, frog: dL/ds(frog), two rivals within the margin", float(svm_gradient[2, 2]), -2.0)
+    page.equal("SVM, frog: dL/ds(frog) = -1 - 1", float(svm_gradient[2, 2]), -2.0)
     page.equal("softmax, cat: dL/ds(cat) = p(cat) - 1", float(softmax_gradient[0, 0]), -0.87, tolerance=0.005)
     page.picture(
         "softmax_and_svm",

@@ -42,9 +42,9 @@ def receptive_fields(page: Page) -> None:
         스트라이드를 곱한 만큼의 픽셀에 해당한다.""",
     )
     page.formula("r[l] = r[l-1] + (k[l] - 1) · j[l-1]        j[l] = j[l-1] · s[l]        r[0] = j[0] = 1")
-    page.equal("two 3×3: 1 + 2 + 2", receptive_field([(3, 1), (3, 1)]), stated=5)
-    page.equal("three 3×3: 1 + 2 + 2 + 2", receptive_field([(3, 1)] * 3), stated=7)
-    page.equal("3×3, s = 2, and 3×3: 1 + 2 + 2 · 2", receptive_field([(3, 2), (3, 1)]), stated=7)
+    page.equal("3×3, 3×3: 1 + 2 + 2", receptive_field([(3, 1), (3, 1)]), stated=5)
+    page.equal("3×3, 3×3, 3×3: 1 + 2 + 2 + 2", receptive_field([(3, 1)] * 3), stated=7)
+    page.equal("3×3 (s = 2), 3×3: 1 + 2 + 2 · 2", receptive_field([(3, 2), (3, 1)]), stated=7)
 
     page.say(
         "`analysis.summarize` follows the same rule through a whole model. Stage by stage:",
@@ -59,10 +59,8 @@ def receptive_fields(page: Page) -> None:
     page.equal("VGG-16, conv5_3", seen["vgg16"]["conv5_3"].pixels, stated=196)
     page.equal("VGG-16, pool5", seen["vgg16"]["pool5"].pixels, stated=212)
     page.equal("ResNet-18, layer4", seen["resnet18"]["layer4"].pixels, stated=435)
-    page.equal("ResNet-50, layer4, s = 2 in the 3×3", seen["resnet50"]["layer4"].pixels, stated=427)
-    page.equal(
-        "ResNet-50, layer4, s = 2 in the first 1×1", receptive_field(_resnet50_of_the_paper()), stated=483
-    )
+    page.equal("ResNet-50, layer4, 3×3 s = 2", seen["resnet50"]["layer4"].pixels, stated=427)
+    page.equal("ResNet-50, layer4, 1×1 s = 2", receptive_field(_resnet50_of_the_paper()), stated=483)
     page.say(
         """For ResNet-50 one reads 483: that is the network of the paper, which halves the map in the
         first 1×1 convolution of a block, so that the 3×3 one behind it already takes steps of twice the
@@ -90,7 +88,7 @@ def receptive_fields(page: Page) -> None:
     for name, model, layers in small_networks():
         for layer in layers:
             field = interpret.effective_receptive_field(
-                model, layer, shape=(SIDE, SIDE), key=jax.random.key(0), images=8
+                jax.random.key(0), model, layer, shape=(SIDE, SIDE), images=8
             )
             fields.append(measure(f"{name}, {layer}", np.asarray(field)))
     stated = {
@@ -100,9 +98,9 @@ def receptive_fields(page: Page) -> None:
         "VGG-16, conv5_3": 196,
     }
     for field in fields:
-        page.equal(f"{field.name}: pixels that the gradient reaches", field.reach, stated[field.name])
+        page.equal(f"{field.name}: dy/dx ≠ 0", field.reach, stated[field.name])
     for field in fields:
-        page.at_most(f"{field.name}: side that holds half of it / r", field.half / field.reach, 0.5)
+        page.at_most(f"{field.name}: 50 % / r", field.half / field.reach, 0.5)
     page.picture(
         "receptive_fields",
         _draw(fields),

@@ -85,8 +85,8 @@ def summarize(model: nnx.Module, input_shape: tuple[int, ...]) -> Summary:
     positions, as a global mean does (in a `SqueezeExcite` too), sees the whole image: its field and those of
     all layers after it are x's size. So are those after a layer that cannot be followed (a gather, a loop).
 
-    Layers are the modules that call no other one, those with parameters of their own, and the pooling
-    functions that other modules call. MACs are those of `count_macs`.
+    Layers are the modules that call no other one, those with parameters of their own, and the pooling, over
+    windows or global, that other modules do by a function. MACs are those of `count_macs`.
 
     Args:
         model: a Flax NNX module, abstract (from nnx.eval_shape) or not; it stays as it is.

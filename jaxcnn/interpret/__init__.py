@@ -1,4 +1,4 @@
-"""What a model sees: functions of a model and images that give arrays; `jaxcnn.interpret.plots` draws each."""
+"""What a model sees: functions of a model that give arrays; `jaxcnn.interpret.plots` draws each."""
 
 from jaxcnn.interpret.feature_maps import feature_maps, first_filters
 from jaxcnn.interpret.grad_cam import grad_cam

@@ -60,13 +60,13 @@ def saliency(
 
 
 def smooth_grad(
+    key: KeyOrKeys,
     model: Classifier,
     x: Float[AnyArray, "batch height width channels"],
     classes: Classes,
     *,
     samples: SupportsIndex = 25,
     noise: float | int = 0.15,
-    key: KeyOrKeys,
 ) -> Float[Array, "batch height width"]:
     """The saliency of the mean gradient over noisy copies of each image.
 
@@ -78,12 +78,12 @@ def smooth_grad(
     `saliency`. Memory is that of one gradient, whatever the number of samples.
 
     Args:
+        key: one key, or one for each image.
         model: a classifier; it is looked at in evaluation mode and stays as it is.
         x: images (batch, height, width, channels), prepared as the model takes them.
         classes: one int for all images, or integers (batch,).
         samples: noisy copies n.
         noise: standard deviation as a share of each image's range; the paper advises 0.1 to 0.2.
-        key: one key, or one for each image.
 
     Returns:
         (batch, height, width), no value negative, in logits per unit of x.
@@ -99,7 +99,7 @@ def smooth_grad(
         >>> from flax import nnx
         >>> from jaxcnn.models import create_model
         >>> model = create_model("lenet5", in_channels=1, rngs=nnx.Rngs(0))
-        >>> smooth_grad(model, jnp.ones((1, 32, 32, 1)), 3, samples=4, key=jax.random.key(0)).shape
+        >>> smooth_grad(jax.random.key(0), model, jnp.ones((1, 32, 32, 1)), 3, samples=4).shape
         (1, 32, 32)
     """
     function = "smooth_grad"
@@ -131,9 +131,9 @@ def integrated_gradients(
     logit(x) - logit(baseline).
 
     The integral is taken at the midpoints of equal steps of sqrt(t), since a logit is settled early on the
-    way. With ReLU the gradient jumps on it, and the error falls no faster than 1 / steps: on photographs,
-    MobileNetV2's sums came within 4 % with 64 steps, 2.5 % with 128 and 1 % with 256, where evenly spaced
-    steps and Gauss-Legendre's needed more; smooth activations need few.
+    way. With ReLU the gradient jumps on it, and the error falls no faster than 1 / steps: for the three
+    highest logits of six photographs, MobileNetV2's sums came within 4.2 % with 64 steps, 2.5 % with 128 and
+    0.9 % with 256 (evenly spaced: 17 % and 11 %; Gauss-Legendre: 5.4 % and 3.1 % with 64 and 128).
 
     Args:
         model: a classifier; it is looked at in evaluation mode and stays as it is.

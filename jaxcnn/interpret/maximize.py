@@ -30,12 +30,12 @@ class _Options(NamedTuple):
 
 
 def maximize_activation(
+    key: OneKey,
     model: Classifier,
     tap: str,
     channel: int,
     *,
     shape: tuple[int, int],
-    key: OneKey,
     steps: int = 256,
     learning_rate: float | int = 0.5,
     jitter: int | None = None,
@@ -55,7 +55,7 @@ def maximize_activation(
     - jitter rolls the image by some pixels, others in each step, before the model sees it: what is found must
       hold wherever it lies, not on one phase of the strides alone (Mordvintsev et al. 2015);
     - blur smooths the image after each step by a Gaussian whose width shrinks to 0: large shapes come first,
-      details last (Yosinski et al. 2015, section 4);
+      details last (Yosinski et al. 2015, section 3);
     - total_variation is the price w of differences between neighbours: areas become even, edges stay
       (Mahendran and Vedaldi 2015).
 
@@ -64,11 +64,11 @@ def maximize_activation(
     answers to nothing in the first noise, as a relu that stays 0, has no gradient and leaves the noise.
 
     Args:
+        key: the random key of the first noise and of the jitter.
         model: a classifier; it stays as it is and is looked at in evaluation mode.
         tap: a stage, one of `model.taps`: "logits" for a class, any other for a feature.
         channel: which of its channels, or which class.
         shape: height and width of the image in pixels.
-        key: the random key of the first noise and of the jitter.
         steps: how many steps to take.
         learning_rate: how far a pixel moves in the first step, in units of x.
         jitter: the largest roll along each axis in pixels; None means a sixteenth of the shorter side.
@@ -92,7 +92,7 @@ def maximize_activation(
     Example:
         >>> from jaxcnn import models
         >>> model = models.create_model("lenet5", in_channels=1, rngs=nnx.Rngs(0))
-        >>> image = maximize_activation(model, "c3", 5, shape=(32, 32), key=jax.random.key(0), steps=4)
+        >>> image = maximize_activation(jax.random.key(0), model, "c3", 5, shape=(32, 32), steps=4)
         >>> image.shape
         (32, 32, 1)
     """

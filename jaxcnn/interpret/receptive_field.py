@@ -14,7 +14,7 @@ from jaxcnn.models.classifier import Classifier
 
 
 def effective_receptive_field(
-    model: Classifier, tap: str, *, shape: tuple[int, int], key: OneKey, images: int = 32
+    key: OneKey, model: Classifier, tap: str, *, shape: tuple[int, int], images: int = 32
 ) -> Float[Array, "height width"]:
     """The share that every pixel has in the gradient of a tap's central unit, over random images.
 
@@ -26,10 +26,10 @@ def effective_receptive_field(
     effective one lies in the middle, much like a Gaussian, because far more paths start there.
 
     Args:
+        key: the random key that the images come from.
         model: a classifier; it stays as it is and is looked at in evaluation mode.
         tap: a spatial stage, one of `model.taps`.
         shape: height and width of the images in pixels.
-        key: the random key that the images come from.
         images: how many images the mean is taken over; one at a time is in memory.
 
     Returns:
@@ -46,7 +46,7 @@ def effective_receptive_field(
     Example:
         >>> from jaxcnn import models
         >>> model = models.create_model("lenet5", rngs=nnx.Rngs(0))
-        >>> field = effective_receptive_field(model, "c1", shape=(32, 32), key=jax.random.key(0), images=2)
+        >>> field = effective_receptive_field(jax.random.key(0), model, "c1", shape=(32, 32), images=2)
         >>> rows = jnp.nonzero(field.sum(1))[0]  # a 5x5 kernel whose window begins at 28 // 2
         >>> field.shape, rows.tolist()
         ((32, 32), [14, 15, 16, 17, 18])

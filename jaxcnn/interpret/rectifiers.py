@@ -41,8 +41,8 @@ def guided_backpropagation(
     where backpropagation has g * [x > 0]: no unit hands on what speaks against the class.
 
     Args:
-        model: a classifier with calls of jax.nn.relu or jax.nn.relu6 (flax.nnx has the same); it is looked at
-            in evaluation mode and stays as it is.
+        model: a classifier with calls of jax.nn.relu or jax.nn.relu6 (flax.nnx has the same; a maximum with 0
+            that is written out is no call of it); it is looked at in evaluation mode and stays as it is.
         x: images (batch, height, width, channels), prepared as the model takes them.
         classes: one int for all images, or integers (batch,).
 
@@ -51,7 +51,7 @@ def guided_backpropagation(
 
     Raises:
         ValueError: a model without relu or relu6, or with one inside a loop or branch of JAX (scan, while,
-            cond), images that the model does not take, a class that it does not have.
+            cond) or a custom_vjp, images that the model does not take, a class that it does not have.
         TypeError: an x that is not floating, classes that are no integers.
 
     Reference:
@@ -82,18 +82,18 @@ def deconvnet(
     whatever x was.
 
     Args:
-        model: a classifier with calls of jax.nn.relu or jax.nn.relu6 (flax.nnx has the same); it is looked at
-            in evaluation mode and stays as it is.
+        model: a classifier with calls of jax.nn.relu or jax.nn.relu6 (flax.nnx has the same; a maximum with 0
+            that is written out is no call of it); it is looked at in evaluation mode and stays as it is.
         x: images (batch, height, width, channels), prepared as the model takes them.
         classes: one int for all images, or integers (batch,).
 
     Returns:
-        An array of x's shape. A model without max pooling gives the same for every image, up to what other
-        layers depend on it.
+        An array of x's shape. Through convolutions and rectifiers alone it is the same for every image: only
+        where the maxima were tells one from another.
 
     Raises:
         ValueError: a model without relu or relu6, or with one inside a loop or branch of JAX (scan, while,
-            cond), images that the model does not take, a class that it does not have.
+            cond) or a custom_vjp, images that the model does not take, a class that it does not have.
         TypeError: an x that is not floating, classes that are no integers.
 
     Reference:

@@ -3,6 +3,7 @@
 import re
 
 import explain
+import jax.numpy as jnp
 import numpy as np
 import pretrained_model
 import pytest
@@ -24,8 +25,9 @@ def test_a_run_is_explained_on_one_page(tmp_path, capsys, monkeypatch):
     run, path = tiny_run(tmp_path / "run"), picture(tmp_path / "<x>.png", (200, 10, 90))
     probability = pretrained_model.from_run(run)
     (row,) = probability.probabilities(probability.prepare(path)[None])
-    lines = say(capsys, run, path, "--target", "B")
-    assert lines == [f"{path}: b ({row[1]:.3f})", "runs/explain/<x>.png and runs/explain/<x>.html"]
+    first, share, last = say(capsys, run, path, "--target", "B", "--box", 0, 0, 1, 0.5)
+    assert first == f"{path}: b ({row[1]:.3f})" and last == "runs/explain/<x>.png and runs/explain/<x>.html"
+    assert share.startswith("in the box, 50% of the area: Grad-CAM at layer2 ")
 
     with Image.open(tmp_path / "runs" / "explain" / "<x>.png") as page:
         pixels = np.asarray(page)
@@ -68,6 +70,22 @@ def test_a_page_has_two_columns_of_pictures_in_their_proportions():
     assert blue[10:130, 155:185].all() and blue.sum() == 120 * 30
 
 
+def test_the_share_in_a_box_counts_what_speaks_for_the_class():
+    evidence = np.zeros((1, 4, 10))
+    evidence[0, 1, 2], evidence[0, 3, 9], evidence[0, 0, 0] = 3.0, 1.0, -7.0
+    figure = Figure()
+    figure.subplots()
+    looks = [
+        explain.Section("Hot", "", figure, jnp.asarray(evidence)),
+        explain.Section("Not evidence", "", Figure()),
+    ]
+    assert explain.in_the_box((0.0, 0.0, 0.5, 0.5), looks) == "in the box, 25% of the area: Hot 75%"
+    (box,) = figure.axes[0].patches
+    assert box.get_extents().transformed(figure.axes[0].transData.inverted()).bounds == pytest.approx(
+        (-0.5, -0.5, 5, 2)
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -75,6 +93,7 @@ def test_a_page_has_two_columns_of_pictures_in_their_proportions():
         (["run"], "name one image file, got 0"),
         (["run", "x.png", "y.png"], "name one image file, got 2"),
         (["run", "x.png", "--out", "x.jpg"], "--out must end in .png, got x.jpg"),
+        (["run", "x.png", "--box", "0.5", "0", "0.5", "1"], "--box must be left < right and top < bottom"),
         (["run", "nothing.png"], "nothing.png"),
         (["run", "x.png", "--target", "d"], "--target: there is no class 'd'"),
     ],

@@ -33,15 +33,15 @@ def test_a_missing_photograph_says_what_to_install(monkeypatch, package):
 def test_three_random_convolutions(tmp_path):
     numbers = run(features.three_random_convolutions, tmp_path)
     stated = {
-        "height of the last map: 150 - 3 · (5 - 1)": 138,
-        "width of the last map: 225 - 3 · (5 - 1)": 213,
-        "weights of the second layer: 5 · 5 · 6 · 6": 900,
-        "smallest f(z) / z": 0.1,
-        "rank (pixels × 6), a filter for each channel": 6,
-        "rank (pixels × 6), one filter for all": 1,
-        "largest difference between channels, one filter for all": 0,
+        "H = 150 - 3 · (5 - 1)": 138,
+        "W = 225 - 3 · (5 - 1)": 213,
+        "conv 2: 5 · 5 · 6 · 6": 900,
+        "min f(z) / z": 0.1,
+        "rank y, w[..., c]": 6,
+        "rank y, w[..., 0]": 1,
+        "max |y[..., c] - y[..., d]|, w[..., 0]": 0,
     }
-    assert numbers.pop("largest difference between channels, a filter for each") > 0.1
+    assert numbers.pop("max |y[..., c] - y[..., d]|, w[..., c]") > 0.1
     assert numbers == pytest.approx(stated, abs=1e-5)
 
 

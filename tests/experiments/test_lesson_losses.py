@@ -23,7 +23,7 @@ def test_softmax_and_svm(tmp_path):
         "SVM, s = 0: C - 1": 2.0,
         "softmax, s = 0: ln C = ln 3": 1.0986,
         "SVM(4.9 + 0.5) - SVM(4.9 - 0.5)": 0.0,
-        "SVM, frog: dL/ds(frog), two rivals within the margin": -2.0,
+        "SVM, frog: dL/ds(frog) = -1 - 1": -2.0,
         "softmax, cat: dL/ds(cat) = p(cat) - 1": -0.87,
     }
     assert numbers == pytest.approx(stated, abs=0.005, rel=0.002)

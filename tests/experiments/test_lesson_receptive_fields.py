@@ -11,21 +11,21 @@ def test_receptive_fields(tmp_path):
     numbers = run(receptive_fields.receptive_fields, tmp_path)
     # Araujo, Norris and Sim 2019, table 1: AlexNet 195, VGG-16 212, ResNet-50 483.
     stated = {
-        "two 3×3: 1 + 2 + 2": 5,
-        "three 3×3: 1 + 2 + 2 + 2": 7,
-        "3×3, s = 2, and 3×3: 1 + 2 + 2 · 2": 7,
+        "3×3, 3×3: 1 + 2 + 2": 5,
+        "3×3, 3×3, 3×3: 1 + 2 + 2 + 2": 7,
+        "3×3 (s = 2), 3×3: 1 + 2 + 2 · 2": 7,
         "AlexNet, pool5": 195,
         "VGG-16, conv5_3": 196,
         "VGG-16, pool5": 212,
         "ResNet-18, layer4": 435,
-        "ResNet-50, layer4, s = 2 in the 3×3": 427,
-        "ResNet-50, layer4, s = 2 in the first 1×1": 483,
-        "ResNet-18, layer2: pixels that the gradient reaches": 99,
-        "ResNet-18, layer3: pixels that the gradient reaches": 211,
-        "VGG-16, conv4_3: pixels that the gradient reaches": 92,
-        "VGG-16, conv5_3: pixels that the gradient reaches": 196,
+        "ResNet-50, layer4, 3×3 s = 2": 427,
+        "ResNet-50, layer4, 1×1 s = 2": 483,
+        "ResNet-18, layer2: dy/dx ≠ 0": 99,
+        "ResNet-18, layer3: dy/dx ≠ 0": 211,
+        "VGG-16, conv4_3: dy/dx ≠ 0": 92,
+        "VGG-16, conv5_3: dy/dx ≠ 0": 196,
     }
-    halves = {name: numbers.pop(name) for name in list(numbers) if "holds half" in name}
+    halves = {name: numbers.pop(name) for name in list(numbers) if "50 %" in name}
     assert numbers == stated
     assert len(halves) == 4 and all(0.2 < share < 0.5 for share in halves.values())
 

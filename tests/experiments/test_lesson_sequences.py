@@ -15,8 +15,8 @@ from tests.experiments.lesson import run
 def test_several_windows(tmp_path):
     pytest.importorskip("mnist1d")
     numbers = run(sequences.several_windows, tmp_path)
-    assert numbers.pop("MNIST-1D test accuracy") >= 0.93
-    assert numbers == {"signals to train": 4000, "signals to test": 1000, "points of a signal": 40}
+    assert numbers.pop("MNIST-1D: test accuracy") >= 0.93
+    assert numbers == {"train": 4000, "test": 1000, "len(x)": 40}
 
 
 def test_each_branch_keeps_its_largest_response_wherever_it_is():

@@ -5,7 +5,7 @@ import numpy as np
 from flax import nnx
 
 import jaxcnn.functional as F
-from jaxcnn.models.classifier import Classifier
+from jaxcnn.models.classifier import Classifier, Stage
 from jaxcnn.nn import BatchNorm, Conv, Dropout
 from tests.nn.filled import filled
 from tests.reference import normal
@@ -35,7 +35,7 @@ class SmallNet(Classifier):
             ("logits", lambda x: self.output(self.dropout(x))),
         ]
 
-    def branches(self):
+    def branches(self) -> dict[str, Stage]:
         return {"pool": ("side", F.global_avg_pool)}
 
 
@@ -155,7 +155,7 @@ def in_torch(model):
     with torch.no_grad():
         for theirs, ours in ((conv1, model.conv1), (conv2, model.conv2)):
             theirs.weight.copy_(tensor(ours.kernel).permute(3, 2, 0, 1))
-            theirs.bias.copy_(tensor(ours.bias))
+            theirs.get_parameter("bias").copy_(tensor(ours.bias))
         for name, ours in (
             ("weight", "scale"),
             ("bias", "bias"),

@@ -121,4 +121,4 @@ def test_what_is_refused(unchecked):
     with pytest.raises(ValueError, match=r"first_filters: model must have a convolution, this MLP has none"):
         first_filters(mlp)
     with pytest.raises(TypeError, match=r"first_filters: model must be a jaxcnn classifier"):
-        first_filters(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
+        first_filters(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))  # pyright: ignore[reportArgumentType]

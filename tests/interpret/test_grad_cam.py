@@ -1,3 +1,5 @@
+from typing import Any, cast
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -72,7 +74,7 @@ def test_a_stage_without_maps_is_refused():
 
 def test_wrong_arguments_are_refused(unchecked):
     with pytest.raises(TypeError, match="^grad_cam: model must be a jaxcnn classifier, .* got <class 'str'>"):
-        grad_cam("resnet18", images(), 0, tap="conv1")
+        grad_cam(cast(Any, "resnet18"), images(), 0, tap="conv1")
     with pytest.raises(TypeError, match="^grad_cam: x must have a floating dtype, got int32"):
         grad_cam(small_net(), jnp.ones((1, 8, 6, 3), jnp.int32), 0, tap="conv1")
     with pytest.raises(ValueError, match=r"^grad_cam: classes must be one int or have shape \(2,\)"):

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from tests.reference import normal
 KEYS = jax.random.split(jax.random.key(7), 2)
 METHODS = {
     "saliency": saliency,
-    "smooth_grad": lambda model, x, classes, key=KEYS: smooth_grad(model, x, classes, samples=3, key=key),
+    "smooth_grad": lambda model, x, classes, key=KEYS: smooth_grad(key, model, x, classes, samples=3),
     "integrated_gradients": lambda model, x, classes: integrated_gradients(model, x, classes, steps=3),
 }
 each = pytest.mark.parametrize("name", METHODS)
@@ -31,11 +33,11 @@ def test_a_linear_model_has_its_weights_for_saliency():
     weights = np.asarray(model.output.kernel[...]).T[[3, 1]].reshape(2, 5, 3, 2)
     close(saliency(model, x, [3, 1]), np.abs(weights).max(-1))
     # Whatever the noise: a linear model has the same gradient everywhere.
-    close(smooth_grad(model, x, [3, 1], noise=1, key=jax.random.key(0)), np.abs(weights).max(-1))
+    close(smooth_grad(jax.random.key(0), model, x, [3, 1], noise=1), np.abs(weights).max(-1))
 
 
 def test_without_noise_smooth_grad_is_saliency():
-    found = smooth_grad(small_net(), images(), CLASSES, samples=3, noise=0, key=jax.random.key(0))
+    found = smooth_grad(jax.random.key(0), small_net(), images(), CLASSES, samples=3, noise=0)
     close(found, saliency(small_net(), images(), CLASSES))
 
 
@@ -45,17 +47,17 @@ def test_smooth_grad_is_the_magnitude_of_the_mean_gradient_under_noise_of_a_shar
     noisy = x + spread * np.random.default_rng(0).normal(size=(samples, *x.shape[1:]))
     gradients = network.gradient(noisy, np.full(samples, 2))
     expected = np.abs(gradients.mean(0)).max(-1)
-    found = np.asarray(smooth_grad(small_net(), x, 2, samples=samples, noise=0.2, key=jax.random.key(0)))[0]
+    found = np.asarray(smooth_grad(jax.random.key(0), small_net(), x, 2, samples=samples, noise=0.2))[0]
     close(found, expected, 0.1)
     # The tolerance tells the paper's mean from the mean of magnitudes, and this noise from half of it.
     assert np.abs(np.abs(gradients).mean(0).max(-1) - found).max() > 0.2 * found.max()
-    less = smooth_grad(small_net(), x, 2, samples=samples, noise=0.1, key=jax.random.key(0))
+    less = smooth_grad(jax.random.key(0), small_net(), x, 2, samples=samples, noise=0.1)
     assert np.abs(less[0] - found).max() > 0.2 * found.max()
 
 
 def test_one_key_gives_each_image_noise_of_its_own():
     twice = np.concatenate([images()[:1]] * 2)
-    first, second = smooth_grad(small_net(), twice, 2, samples=3, key=jax.random.key(0))
+    first, second = smooth_grad(jax.random.key(0), small_net(), twice, 2, samples=3)
     assert np.abs(first - second).max() > 1e-2
 
 
@@ -128,19 +130,21 @@ def test_wrong_models_images_and_classes_are_refused(name, unchecked):
 
 def test_wrong_options_are_refused(unchecked):
     key = jax.random.key(0)
-    for options, message in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"samples": 0, "key": key}, "samples must be at least 1, got 0"),
         ({"samples": 2.5, "key": key}, "samples must be an int, got 2.5"),
         ({"noise": -0.1, "key": key}, "noise must be a Python number of at least 0, got -0.1"),
         ({"key": 3}, "key must come from jax.random.key, got int"),
         ({"key": jax.random.split(key, 3)}, "key must be one key or one for each of the 2 examples"),
-    ):
+    ]
+    for options, message in wrong:
         with pytest.raises((ValueError, TypeError), match=f"^smooth_grad: {message}"):
-            smooth_grad(small_net(), images(), 0, **options)
-    for options, message in (
+            smooth_grad(options.pop("key"), small_net(), images(), 0, **options)
+    wrong = [
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"baseline": 0.0}, "baseline must be a JAX or NumPy array, got float"),
         ({"baseline": images()[0]}, r"baseline must have x's shape \(2, 8, 6, 3\), or \(1, 8, 6, 3\) .* got"),
-    ):
+    ]
+    for options, message in wrong:
         with pytest.raises((ValueError, TypeError), match=f"^integrated_gradients: {message}"):
             integrated_gradients(small_net(), images(), 0, **options)

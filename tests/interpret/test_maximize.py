@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,16 +8,16 @@ import pytest
 from flax import nnx
 
 from jaxcnn import models
-from jaxcnn.functional import global_avg_pool
+from jaxcnn.functional import global_avg_pool, resize
 from jaxcnn.interpret import plots
 from jaxcnn.interpret.feature_maps import feature_maps
 from jaxcnn.interpret.maximize import maximize_activation
 from jaxcnn.models.classifier import Classifier
-from jaxcnn.nn import BasicBlock, Conv, Dropout
+from jaxcnn.nn import Conv, Dropout
 from tests.reference import normal
 
 KEY = jax.random.key(0)
-BARE = dict(jitter=0, blur=0, total_variation=0)  # no regulariser
+BARE: dict[str, Any] = dict(jitter=0, blur=0, total_variation=0)  # no regulariser
 
 
 class Small(Classifier):
@@ -42,7 +44,8 @@ class Template(Classifier):
 
     def __init__(self, templates):
         super().__init__(num_classes=templates.shape[-1], in_channels=templates.shape[-2], dtype=None)
-        self.output = Conv(*templates.shape[2:], templates.shape[:2], rngs=nnx.Rngs(0))
+        size, channels = templates.shape[:2], templates.shape[2:]
+        self.output = Conv(channels[0], channels[1], size, rngs=nnx.Rngs(0))
         self.output.kernel.set_value(jnp.asarray(templates))
 
     def stages(self):
@@ -50,8 +53,8 @@ class Template(Classifier):
 
 
 def maximum(model, tap, channel, **options):
-    options = dict(shape=(12, 9), key=KEY, steps=30) | options
-    return np.asarray(maximize_activation(model, tap, channel, **options))
+    arguments: dict[str, Any] = dict(shape=(12, 9), key=KEY, steps=30) | options
+    return np.asarray(maximize_activation(arguments.pop("key"), model, tap, channel, **arguments))
 
 
 def activation(model, image, tap, channel):
@@ -159,15 +162,17 @@ def test_the_key_decides_and_the_model_stays_as_it_is():
     ],
 )
 def test_what_is_refused(unchecked, options, message):
-    arguments = dict(tap="second", channel=0, shape=(12, 9), key=KEY) | options
+    arguments: dict[str, Any] = dict(tap="second", channel=0, shape=(12, 9), key=KEY) | options
     with pytest.raises((ValueError, TypeError), match="^maximize_activation: " + message):
-        maximize_activation(Small(), **arguments)
+        maximize_activation(arguments.pop("key"), Small(), **arguments)
 
 
 def digits():
-    """Scikit-learn's digits, in [-1, 1], and their labels."""
+    """Scikit-learn's digits as LeNet-5 takes them: 24 x 24 pixels amid 32 x 32, in [-1, 1]; their labels."""
     images, labels = pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True)
-    return (images.reshape(-1, 8, 8, 1) / 8 - 1).astype(np.float32), labels.astype(np.int32)
+    large = resize(jnp.asarray(images.reshape(-1, 8, 8, 1) / 8 - 1, jnp.float32), (24, 24))
+    frame = ((0, 0), (4, 4), (4, 4), (0, 0))
+    return np.pad(large, frame, constant_values=-1), labels.astype(np.int32)
 
 
 def trained(model, images, labels, steps):
@@ -193,28 +198,19 @@ def trained(model, images, labels, steps):
     return nnx.merge(graphdef, params, rest)
 
 
-# Feature channels of the two layers, and classes.
-UNITS = (("layer1", 3), ("layer2", 5), ("layer2", 20), ("logits", 3), ("logits", 8))
-
-# The digits lie in the middle of images of 8 x 8 pixels, all of which matter: no jitter, which wraps around.
-OF_DIGITS = dict(
-    shape=(8, 8), learning_rate=0.2, jitter=0, blur=0.5, total_variation=0.05, low=-1.0, high=1.0
-)
+UNITS = (("c3", 0), ("c3", 9), ("logits", 0), ("logits", 5), ("logits", 8))
 
 
 @pytest.mark.slow
 def test_five_units_answer_more_than_to_any_of_a_thousand_training_images(tmp_path, capsys):
     images, labels = digits()
-    model = models.ResNet(
-        BasicBlock, (1, 1), (16, 32), small_images=True, num_classes=10, in_channels=1, rngs=nnx.Rngs(0)
-    )
-    model = trained(model, images[:1000], labels[:1000], steps=300)
+    model = trained(models.LeNet5(rngs=nnx.Rngs(0)), images[:1000], labels[:1000], steps=300)
     of_test = np.asarray(feature_maps(model, images[1000:], ("logits",))["logits"])
     assert (of_test.argmax(1) == labels[1000:]).mean() > 0.9
 
     found = []
     for tap, channel in UNITS:
-        image = maximum(model, tap, channel, steps=256, **OF_DIGITS)
+        image = maximum(model, tap, channel, shape=(32, 32), steps=256, low=-1.0, high=1.0)
         assert -1 <= image.min() and image.max() <= 1  # the range of the digits
         values = np.asarray(feature_maps(model, images[:1000], (tap,))[tap])[..., channel]
         most = values.reshape(1000, -1).mean(1).max()

@@ -1,3 +1,5 @@
+from typing import Any, cast
+
 import numpy as np
 import pytest
 
@@ -60,7 +62,7 @@ def test_the_model_stays_as_it_is():
 
 
 def test_wrong_arguments_are_refused(unchecked):
-    for options, message in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         (
             {"window": (3, 7)},
             r"window must be at most height and width of x \(2, 8, 6, 3\), got window=\(3, 7\)",
@@ -71,8 +73,9 @@ def test_wrong_arguments_are_refused(unchecked):
         ({"stride": 1.5}, "stride must be an int or a tuple of 2 ints"),
         ({"fill": np.nan}, "fill must be a finite Python number, got nan"),
         ({"fill": "grey"}, "fill must be a finite Python number, got 'grey'"),
-    ):
+    ]
+    for options, message in wrong:
         with pytest.raises((ValueError, TypeError), match=f"^occlusion: {message}"):
-            occlusion(small_net(), images(), 0, **({"window": 2, "stride": 2} | options))
+            occlusion(small_net(), images(), 0, **{"window": 2, "stride": 2, **options})
     with pytest.raises(TypeError, match="^occlusion: model must be a jaxcnn classifier"):
-        occlusion(linear_net, images(), 0, window=2, stride=2)
+        occlusion(cast(Any, linear_net), images(), 0, window=2, stride=2)

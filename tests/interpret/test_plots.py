@@ -209,7 +209,7 @@ def test_equal_values_and_jax_arrays_are_drawn(tmp_path):
         ),
         (
             lambda: plots.nearest_images(PHOTOGRAPHS, PHOTOGRAPHS, np.array([[0]]), np.array([[0.0]])),
-            r"nearest_images: indices and distances must have shape \(2, count\), .* got \(1, 1\) and \(1, 1\)",
+            r"nearest_images: indices and distances must have shape \(2, count\), .* got \(1, 1\) and",
         ),
         (
             lambda: plots.nearest_images(PHOTOGRAPHS, PHOTOGRAPHS, np.array([[0], [2]]), np.zeros((2, 1))),

@@ -18,8 +18,8 @@ from tests.pretrained.test_real_weights import file_of
 
 CAT, ESPRESSO = (imagenet_classes().index(name) for name in ("Egyptian cat", "espresso"))
 
-# (top, bottom, left, right) in images of 224 x 336: the head in the whole photograph, drawn by eye, 70 % of the
-# area; and where the photograph, at half of that size, was put into another one, 25 %.
+# (top, bottom, left, right) in images of 224 x 336: the head in the whole photograph, drawn by eye, 70 % of
+# the area; and where the photograph, at half of that size, was put into another one, 25 %.
 HEAD = (0, 217, 30, 272)
 MIDDLE = (56, 168, 84, 252)
 CORNER = (112, 224, 0, 168)

@@ -29,9 +29,7 @@ class Chain(Classifier):
 
 
 def field_of(model, tap, images=3, shape=(13, 10)):
-    return np.asarray(
-        effective_receptive_field(model, tap, shape=shape, key=jax.random.key(0), images=images)
-    )
+    return np.asarray(effective_receptive_field(jax.random.key(0), model, tap, shape=shape, images=images))
 
 
 def test_of_one_convolution_it_is_the_kernel():
@@ -93,7 +91,7 @@ def gradient_of_the_centre(first, second, x):
 
 def test_a_unit_that_is_never_active_sees_nothing():
     layer = Conv(1, 2, 3, rngs=nnx.Rngs(0))
-    layer.bias.set_value(jnp.full(2, -1e6))
+    layer.bias = nnx.Param(jnp.full(2, -1e6))
     assert not field_of(Chain(layer, activation=jax.nn.relu), "conv1").any()
 
 
@@ -120,16 +118,16 @@ def test_what_is_refused(unchecked):
     model, key = Chain(Conv(1, 2, 3, rngs=nnx.Rngs(0))), jax.random.key(0)
     name = "effective_receptive_field"
     with pytest.raises(ValueError, match=rf"{name}: unknown tap 'conv9'; this model has conv1, mean, logits"):
-        effective_receptive_field(model, "conv9", shape=(8, 9), key=key)
+        effective_receptive_field(key, model, "conv9", shape=(8, 9))
     with pytest.raises(ValueError, match=rf"{name}: tap must be .* one of \('conv1',\), got 'mean'"):
-        effective_receptive_field(model, "mean", shape=(8, 9), key=key)
+        effective_receptive_field(key, model, "mean", shape=(8, 9))
     with pytest.raises(ValueError, match=rf"{name}: shape must be at least 1, got \(8, 0\)"):
-        effective_receptive_field(model, "conv1", shape=(8, 0), key=key)
+        effective_receptive_field(key, model, "conv1", shape=(8, 0))
     with pytest.raises(ValueError, match=rf"{name}: images must be at least 1, got 0"):
-        effective_receptive_field(model, "conv1", shape=(8, 9), key=key, images=0)
+        effective_receptive_field(key, model, "conv1", shape=(8, 9), images=0)
     with pytest.raises(TypeError, match=rf"{name}: key must come from jax.random.key, got int"):
-        effective_receptive_field(model, "conv1", shape=(8, 9), key=0)  # pyright: ignore[reportArgumentType]
+        effective_receptive_field(0, model, "conv1", shape=(8, 9))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=rf"{name}: key must have shape \(\) \(one key\), got \(2,\)"):
-        effective_receptive_field(model, "conv1", shape=(8, 9), key=jax.random.split(key))
+        effective_receptive_field(jax.random.split(key), model, "conv1", shape=(8, 9))
     with pytest.raises(TypeError, match=rf"{name}: model must be a jaxcnn classifier"):
-        effective_receptive_field(normal, "conv1", shape=(8, 9), key=key)  # pyright: ignore[reportArgumentType]
+        effective_receptive_field(key, normal, "conv1", shape=(8, 9))  # pyright: ignore[reportArgumentType]
