@@ -112,13 +112,13 @@ def main(config: Config) -> None:
     pictures = sum(isinstance(block, Picture) for page in pages for block in page.blocks)
     seconds = time.perf_counter() - start
     console.print(
-        f"lessons: {len(pages)}; numbers: {len(checks)}, as the course has them: {len(checks) - len(wrong)}; "
+        f"lessons: {len(pages)}; numbers: {len(checks)}, as stated: {len(checks) - len(wrong)}; "
         f"pictures in {config.out}: {pictures}; {seconds:.0f} s",
         soft_wrap=True,
     )
     if wrong:
         names = ", ".join(check.expression for check in wrong)
-        print(f"lessons: not as the course has it: {names}", file=sys.stderr)
+        print(f"lessons: not as stated: {names}", file=sys.stderr)
         raise SystemExit(1)
 
 

@@ -116,11 +116,12 @@ torchvision의 가중치를 PyTorch 없이 그대로 읽는다. `.pth`와 `.safe
 
 <<from jaxcnn import analysis>>
 
-한 이미지에서 신경망이 무엇을 보는지는 명령 하나로 한 장에 그린다.
+한 이미지에서 신경망이 무엇을 보는지 명령 하나로 한 장에 그린다. 상자를 주면 그 클래스의 근거가 상자 안에 얼마나 모여
+있는지도 알려 준다.
 
 <<python experiments/explain.py>>
 
-![고양이 사진에서 신경망이 보는 것](docs/explanation.png)
+![풀밭 위의 고양이에서 신경망이 보는 것](docs/explanation.jpg)
 
 ## 내 이미지로 학습하기
 

@@ -80,14 +80,14 @@ def im2col(page: Page) -> None:
 
 def fully_connected_as_convolution(page: Page) -> None:
     """A filter as large as the map is a neuron that sees everything."""
-    page.title("A fully connected layer is a convolution", "완전연결층도 합성곱이다")
+    page.title("A fully connected layer is a convolution", "완전 연결층도 합성곱이다")
     page.say(
         """A neuron of a fully connected layer has a weight for every element of the map. So has a filter
         that is as large as the map, and it fits in one place only. Ten filters of 24x24x10 on a 24x24x10
         map therefore give 1x1x10: ten numbers, those of a dense layer with ten outputs.""",
-        """완전연결층의 뉴런은 특징 맵의 모든 원소에 가중치를 하나씩 둔다. 크기가 맵과 똑같은 필터도
+        """완전 연결층의 뉴런은 특징 맵의 모든 원소에 가중치를 하나씩 둔다. 크기가 맵과 똑같은 필터도
         그렇고, 이런 필터는 놓을 자리가 한 곳뿐이다. 따라서 24x24x10 맵에 24x24x10 필터 열 개를 쓰면
-        1x1x10, 곧 숫자 열 개가 나온다. 출력이 열 개인 완전연결층의 결과와 똑같다.""",
+        1x1x10, 곧 숫자 열 개가 나온다. 출력이 열 개인 완전 연결층의 결과와 똑같다.""",
     )
     page.formula("F.conv(x, F.dense_to_conv(W, (24, 24)))  =  x.reshape(1, -1) @ W")
     keys = jax.random.split(jax.random.key(0), 3)

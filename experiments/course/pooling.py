@@ -125,7 +125,7 @@ def global_pooling(page: Page) -> None:
         holds 102,764,544 of the network's 138 million parameters. Global pooling takes one number of each
         map, its mean or its maximum, and leaves 512 inputs.""",
         """마지막 합성곱층을 지나면, 예를 들어 7x7x512 특징 맵에서 점수 1,000개를 뽑아야 한다. 한 줄로
-        펼치면 완전연결층의 입력이 25,088개가 된다. VGG-16에서는 25,088개를 4,096개로 잇는 첫 완전연결층
+        펼치면 완전 연결층의 입력이 25,088개가 된다. VGG-16에서는 25,088개를 4,096개로 잇는 첫 완전 연결층
         하나가 전체 매개변수 1억 3,800만 개 가운데 102,764,544개를 차지한다. 전역 풀링은 특징 맵마다
         평균이나 최댓값 하나만 남기므로 입력이 512개로 줄어든다.""",
     )
@@ -155,9 +155,9 @@ def global_pooling(page: Page) -> None:
         turns into probabilities. No dense layer is left, and each map shows where its class was seen. For
         a mean the order does not matter: a 1x1 convolution before it is a dense layer behind it.""",
         """Network in Network(Lin 등, 2013)은 한 걸음 더 나아간다. 마지막 합성곱층의 채널 수를 클래스 수와
-        같게 하면 각 맵의 평균이 곧 로짓이고, 소프트맥스를 거치면 확률이 된다. 완전연결층이 하나도 남지
+        같게 하면 각 맵의 평균이 곧 로짓이고, 소프트맥스를 거치면 확률이 된다. 완전 연결층이 하나도 남지
         않으며, 각 맵은 그 클래스가 어디에서 보였는지 알려 준다. 평균은 선형이므로 순서를 바꾸어도 된다.
-        1x1 합성곱을 한 뒤 평균을 내나, 평균을 낸 뒤 완전연결층을 지나나 결과는 같다.""",
+        1x1 합성곱을 한 뒤 평균을 내나, 평균을 낸 뒤 완전 연결층을 지나나 결과는 같다.""",
     )
     keys = jax.random.split(jax.random.key(0))
     maps = jax.random.normal(keys[0], (1, 6, 8, 32))
@@ -174,7 +174,7 @@ def global_pooling(page: Page) -> None:
         same mean and the same maximum, and so the same probabilities; a dense layer over the flattened
         maps has other weights there.""",
         """물체가 맵의 어디에 있는지도 상관없다. 세 칸 옮겨도 평균과 최댓값이 같으므로 확률도 같다. 반면
-        맵을 펼쳐서 잇는 완전연결층은 자리마다 가중치가 달라 결과가 바뀐다.""",
+        맵을 펼쳐서 잇는 완전 연결층은 자리마다 가중치가 달라 결과가 바뀐다.""",
     )
     here = _class_maps()
     there = jnp.roll(here, (3, 3), axis=(1, 2))

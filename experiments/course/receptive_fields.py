@@ -38,7 +38,7 @@ def receptive_fields(page: Page) -> None:
         k taps adds k - 1 steps, and a step of layer l is as many pixels wide as all strides before it
         multiply to:""",
         """어떤 유닛의 값에 영향을 줄 수 있는 입력 영역을 그 유닛의 수용 영역(receptive field)이라 한다.
-        크기 k인 윈도우는 수용 영역을 k - 1칸만큼 넓힌다. 이때 l번째 층의 한 칸은 앞선 모든 층의
+        크기 k인 창은 수용 영역을 k - 1칸만큼 넓힌다. 이때 l번째 층의 한 칸은 앞선 모든 층의
         스트라이드를 곱한 만큼의 픽셀에 해당한다.""",
     )
     page.formula("r[l] = r[l-1] + (k[l] - 1) · j[l-1]        j[l] = j[l-1] · s[l]        r[0] = j[0] = 1")

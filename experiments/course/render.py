@@ -13,7 +13,7 @@ from rich.text import Text
 
 Language = Literal["en", "ko"]
 
-HEADER = {"en": ("", "computed", "", "course"), "ko": ("", "계산값", "", "강의")}
+HEADER = {"en": ("", "computed", "", "reference"), "ko": ("", "계산값", "", "기준값")}
 CHECK_MARK, CROSS = "\N{CHECK MARK}", "\N{BALLOT X}"
 
 

@@ -48,14 +48,14 @@ class SeveralWindows(nnx.Module):
 
 def several_windows(page: Page) -> None:
     """Several window sizes and a global max pooling, on signals."""
-    page.title("Several window sizes at once", "여러 크기의 윈도우를 한꺼번에")
+    page.title("Several window sizes at once", "여러 크기의 창을 한꺼번에")
     page.say(
         """Nobody knows beforehand how long the motif is that tells one sequence from another.
         DeepConv-DTI (Lee, Keum and Nam 2019) therefore reads a protein with windows of several sizes
         side by side. Of each filter only the largest response along the sequence is kept, by a global
         max pooling: it says whether the motif occurs, and not where. One dense layer decides.""",
         """서열을 구별해 주는 모티프의 길이는 미리 알 수 없다. 그래서 DeepConv-DTI(Lee, Keum, Nam 2019)는
-        크기가 다른 여러 윈도우로 단백질 서열을 나란히 읽는다. 그리고 전역 최대 풀링으로 필터마다 서열
+        크기가 다른 여러 창으로 단백질 서열을 나란히 읽는다. 그리고 전역 최대 풀링으로 필터마다 서열
         전체에서 가장 큰 반응 하나만 남긴다. 모티프가 어디에 있는지는 버리고, 있는지 없는지만 보는
         셈이다. 판단은 마지막 완전 연결층이 한다.""",
     )
@@ -69,7 +69,7 @@ def several_windows(page: Page) -> None:
         CNN reaches 0.94. Here there is neither augmentation nor a validation set to choose the best
         epoch with: AdamW, 12 epochs, the weights of the last step.""",
         """데이터는 MNIST-1D(Greydanus 2020)이다. 숫자를 닮은 열 가지 곡선을 옮기고, 늘이고, 기울이고,
-        잡음을 더한 뒤 40개 점에서 표본을 뽑은 것으로, 학습용 4,000개와 시험용 1,000개를 그 자리에서
+        잡음을 더한 뒤 40개 점에서 표본을 뽑은 것으로, 학습용 4,000개와 테스트용 1,000개를 그 자리에서
         만들어 낸다. 논문의 CNN은 정확도 0.94를 얻었다. 여기서는 데이터 증강을 쓰지 않고, 가장 좋은
         에폭을 골라내지도 않는다. AdamW로 12 에폭을 학습한 뒤 마지막 가중치를 그대로 쓴다.""",
     )
@@ -101,7 +101,7 @@ def several_windows(page: Page) -> None:
         network, a channel a row; the mark in each row is its maximum, all that the pooling lets through
         (the rows are in the order of their marks). The marks gather where the curve bends most, and they
         move with it.""",
-        """왼쪽은 시험 신호이고, 오른쪽은 한 층짜리 신경망의 특징 맵을 윈도우 크기별로 그린 것이다. 한
+        """왼쪽은 테스트 신호이고, 오른쪽은 한 층짜리 신경망의 특징 맵을 창 크기별로 그린 것이다. 한
         행이 한 채널이다. 행마다 찍힌 점이 최댓값의 자리이며, 풀링을 통과하는 것은 이 값뿐이다(행은 점의
         위치 순서로 늘어놓았다). 점은 곡선이 크게 꺾이는 자리에 모이고, 곡선이 움직이면 함께 움직인다.""",
     )
@@ -109,7 +109,7 @@ def several_windows(page: Page) -> None:
         "several_windows_training",
         _draw_training(found),
         "The training loss of the two networks, and what they reach on the test signals.",
-        "두 신경망의 학습 손실과, 시험 신호에서 얻은 정확도.",
+        "두 신경망의 학습 손실과, 테스트 신호에서 얻은 정확도.",
     )
 
 

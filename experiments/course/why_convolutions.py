@@ -45,7 +45,7 @@ def why_not_fully_connected(page: Page) -> None:
         of the image.""",
         """완전 연결층의 뉴런은 입력 이미지의 값 하나하나마다 가중치를 가진다. 작은 이미지라면 감당할
         만하지만, ImageNet 크기의 이미지에서는 뉴런 하나에만 가중치가 150,528개이고 한 층에는 이런 뉴런이
-        많이 필요하다. 합성곱층의 뉴런은 윈도우 하나만 들여다보며, 그 가중치를 모든 위치에서 함께 쓴다.
+        많이 필요하다. 합성곱층의 뉴런은 창 하나만 들여다보며, 그 가중치를 모든 위치에서 함께 쓴다.
         그래서 이미지가 아무리 커도 가중치의 수는 그대로다.""",
     )
     for size, stated in ((32, 3_072), (224, 150_528)):
@@ -60,8 +60,8 @@ def why_not_fully_connected(page: Page) -> None:
         pixels. The canvas is wide enough, so nothing is cut off, and no network has ever seen a shifted
         digit.""",
         """세 신경망에 똑같은 손글씨 숫자 1,437장을 학습시킨다. 숫자는 32x32 캔버스 한가운데에 16x16 크기로
-        그렸다. 첫째는 완전 연결 신경망(MLP), 둘째는 파라미터 수가 비슷한 LeNet-5, 셋째는 마지막 특징 맵에
-        전역 최대 풀링(GMP)을 하는 작은 CNN이다. 그런 다음 시험용 숫자 360장을 몇 픽셀씩 옮겨 본다.
+        그렸다. 첫째는 완전 연결 신경망(MLP), 둘째는 매개변수 수가 비슷한 LeNet-5, 셋째는 마지막 특징 맵에
+        전역 최대 풀링(GMP)을 하는 작은 CNN이다. 그런 다음 테스트용 숫자 360장을 몇 픽셀씩 옮겨 본다.
         캔버스가 넉넉하므로 잘려 나가는 부분은 없고, 어느 신경망도 옮겨진 숫자를 본 적이 없다.""",
     )
     train, test = load_digits()
@@ -84,7 +84,7 @@ def why_not_fully_connected(page: Page) -> None:
         "shifted_digits",
         _draw_digits(test),
         "Test digits on the canvas, moved to the right by 0, 1, 2, 3 and 6 pixels.",
-        "캔버스에 놓인 시험용 숫자를 오른쪽으로 0, 1, 2, 3, 6픽셀씩 옮긴 모습.",
+        "캔버스에 놓인 테스트용 숫자를 오른쪽으로 0, 1, 2, 3, 6픽셀씩 옮긴 모습.",
     )
     page.at_least("MLP, 0 px", reached["MLP"][0], 0.88)
     page.at_least("LeNet-5, 0 px", reached["LeNet-5"][0], 0.92)
@@ -98,7 +98,7 @@ def why_not_fully_connected(page: Page) -> None:
         them have a weight for each position, just as the MLP has. Only the pooling over all positions makes
         the answer invariant. What the third network still loses comes from its two 2x2 poolings: moved by 4
         pixels, the digit lies in their windows as before and the accuracy is back.""",
-        """파라미터 수가 비슷해도 LeNet-5가 MLP보다 덜 틀린다. 하지만 숫자가 움직이면 LeNet-5도 MLP만큼
+        """매개변수 수가 비슷해도 LeNet-5가 MLP보다 덜 틀린다. 하지만 숫자가 움직이면 LeNet-5도 MLP만큼
         빠르게 무너진다. CNN은 이동에 강하다고들 하지만 늘 그런 것은 아니다. 합성곱의 성질은 등변성이다.
         숫자가 움직이면 특징 맵도 따라 움직인다는 것, 거기까지만 보장한다. 그 뒤에 놓인 완전 연결층은 MLP와
         마찬가지로 위치마다 다른 가중치를 곱한다. 결과를 이동에 불변하게 만드는 것은 모든 위치를 한데
@@ -109,7 +109,7 @@ def why_not_fully_connected(page: Page) -> None:
         "accuracy_against_shift",
         _draw_accuracy(reached),
         "Test accuracy against the shift in pixels, the mean over four directions; dotted: guessing.",
-        """픽셀 단위의 이동 거리에 따른 시험 정확도. 네 방향의 평균이며, 점선은 무작위로 찍었을 때의
+        """픽셀 단위의 이동 거리에 따른 테스트 정확도. 네 방향의 평균이며, 점선은 무작위로 찍었을 때의
         정확도이다.""",
     )
 

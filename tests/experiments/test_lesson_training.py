@@ -48,6 +48,6 @@ def test_every_epoch_draws_each_example_once():
 
 
 def test_smooth_is_the_mean_of_the_last_losses():
-    losses = np.array(jax.random.normal(jax.random.key(0), 20))
+    losses = np.array(jax.random.normal(jax.random.key(0), (20,)))
     expected = [losses[max(0, i - 3) : i + 1].mean() for i in range(20)]
     np.testing.assert_allclose(smooth(losses, 4), expected, rtol=1e-5, atol=1e-6)

@@ -42,7 +42,7 @@ def test_a_lesson_is_printed_and_drawn(capsys, tmp_path, course):
     text = say(capsys, "small_lesson", "--out", tmp_path / "new" / "folder")
     for shown in ("One & two?", "They are | added, 1 + 1.", "a + b", "0.9375", "[one_and_two.png] A line."):
         assert shown in text
-    assert "lessons: 1; numbers: 2, as the course has them: 2; pictures in" in text
+    assert "lessons: 1; numbers: 2, as stated: 2; pictures in" in text
     with Image.open(tmp_path / "new" / "folder" / "one_and_two.png") as picture:
         assert picture.size == (100, 50)
 
@@ -56,8 +56,8 @@ def test_a_number_that_is_not_the_courses_ends_with_an_error(capsys, tmp_path, c
     with pytest.raises(SystemExit) as stopped:
         say(capsys, "--out", tmp_path)
     printed = capsys.readouterr()
-    assert stopped.value.code == 1 and "numbers: 3, as the course has them: 2;" in printed.out
-    assert printed.err == "lessons: not as the course has it: 2 · 2\n"
+    assert stopped.value.code == 1 and "numbers: 3, as stated: 2;" in printed.out
+    assert printed.err == "lessons: not as stated: 2 · 2\n"
 
 
 @pytest.mark.parametrize(
