@@ -11,14 +11,14 @@ HEADING: dict[Language, str] = {
     "en": """\
 # The course, number by number
 
-Written by `make lessons ARGS="--docs"`, which runs each lesson: every number here was computed by jaxcnn, and stands
-beside the one that the course states or that its theory gives. [한국어](lessons.ko.md)
+Written by `make lessons ARGS="--docs"`, which runs each lesson: every number here was computed by jaxcnn, and
+stands beside the one that the course states or that its theory gives. [한국어](lessons.ko.md)
 """,
     "ko": """\
 # 숫자로 따라가는 CNN 강의
 
-`make lessons ARGS="--docs"`가 모든 절을 실제로 실행하여 만든 문서이다. 여기 나오는 숫자는 모두 jaxcnn이 계산한 값이며,
-강의나 이론에서 말하는 기준값과 나란히 적었다. [English](lessons.md)
+`make lessons ARGS="--docs"`가 모든 절을 실제로 실행하여 만든 문서이다. 여기 나오는 숫자는 모두 jaxcnn이
+계산한 값이며, 강의나 이론에서 말하는 기준값과 나란히 적었다. [English](lessons.md)
 """,
 }
 

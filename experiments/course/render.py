@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from course.page import Block, Check, Formula, Page, Paragraph, Picture, Table, Title
 from rich import box
 from rich import table as rich_table
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
+
+from course.page import Block, Check, Formula, Page, Paragraph, Picture, Table, Title
 
 Language = Literal["en", "ko"]
 
@@ -26,16 +27,16 @@ def show(console: Console, page: Page, language: Language) -> None:
             case Paragraph():
                 console.print(Text(words(block, language).replace("`", "")), end="\n\n")
             case Formula(text):
-                console.print(Padding(Text(text, style="cyan"), (0, 0, 1, 4)))
+                console.print(Padding(Text(text, style="cyan"), (0, 0, 1, 4), expand=False))
             case Table(header, rows):
                 drawn = rich_table.Table(*header, box=box.SIMPLE_HEAD, pad_edge=False)
                 for row in rows:
                     drawn.add_row(*map(Text, row))
-                console.print(Padding(drawn, (0, 0, 1, 2)))
+                console.print(Padding(drawn, (0, 0, 1, 2), expand=False))
             case Picture():
                 console.print(Text(f"[{block.name}.png] {words(block, language)}", style="dim"), end="\n\n")
             case list():
-                console.print(Padding(_check_table(block, language), (0, 0, 1, 2)))
+                console.print(Padding(_check_table(block, language), (0, 0, 1, 2), expand=False))
 
 
 def _together(page: Page) -> Iterator[Block | list[Check]]:

@@ -3,13 +3,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
-from jaxcnn import models
-from jaxcnn.functional import global_avg_pool, resize
-from jaxcnn.interpret import plots
+from jaxcnn.functional import global_avg_pool
 from jaxcnn.interpret.feature_maps import feature_maps
 from jaxcnn.interpret.maximize import maximize_activation
 from jaxcnn.models.classifier import Classifier
@@ -165,63 +162,3 @@ def test_what_is_refused(unchecked, options, message):
     arguments: dict[str, Any] = dict(tap="second", channel=0, shape=(12, 9), key=KEY) | options
     with pytest.raises((ValueError, TypeError), match="^maximize_activation: " + message):
         maximize_activation(arguments.pop("key"), Small(), **arguments)
-
-
-def digits():
-    """Scikit-learn's digits as LeNet-5 takes them: 24 x 24 pixels amid 32 x 32, in [-1, 1]; their labels."""
-    images, labels = pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True)
-    large = resize(jnp.asarray(images.reshape(-1, 8, 8, 1) / 8 - 1, jnp.float32), (24, 24))
-    frame = ((0, 0), (4, 4), (4, 4), (0, 0))
-    return np.pad(large, frame, constant_values=-1), labels.astype(np.int32)
-
-
-def trained(model, images, labels, steps):
-    optimizer = optax.adam(2e-3)
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-
-    @jax.jit
-    def step(params, rest, moments, x, label):
-        def loss(params):
-            copy = nnx.merge(graphdef, params, rest, copy=True)
-            value = optax.softmax_cross_entropy_with_integer_labels(copy(x), label).mean()
-            return value, nnx.state(copy, nnx.Not(nnx.Param))
-
-        gradient, rest = jax.grad(loss, has_aux=True)(params)
-        with jax.numpy_dtype_promotion("standard"):
-            updates, moments = optimizer.update(gradient, moments)
-        return optax.apply_updates(params, updates), rest, moments
-
-    moments, draw = optimizer.init(params), np.random.default_rng(0)
-    for _ in range(steps):
-        chosen = draw.integers(0, len(images), 64)
-        params, rest, moments = step(params, rest, moments, images[chosen], labels[chosen])
-    return nnx.merge(graphdef, params, rest)
-
-
-UNITS = (("c3", 0), ("c3", 9), ("logits", 0), ("logits", 5), ("logits", 8))
-
-
-@pytest.mark.slow
-def test_five_units_answer_more_than_to_any_of_a_thousand_training_images(tmp_path, capsys):
-    images, labels = digits()
-    model = trained(models.LeNet5(rngs=nnx.Rngs(0)), images[:1000], labels[:1000], steps=300)
-    of_test = np.asarray(feature_maps(model, images[1000:], ("logits",))["logits"])
-    assert (of_test.argmax(1) == labels[1000:]).mean() > 0.9
-
-    found = []
-    for tap, channel in UNITS:
-        image = maximum(model, tap, channel, shape=(32, 32), steps=256, low=-1.0, high=1.0)
-        assert -1 <= image.min() and image.max() <= 1  # the range of the digits
-        values = np.asarray(feature_maps(model, images[:1000], (tap,))[tap])[..., channel]
-        most = values.reshape(1000, -1).mean(1).max()
-        reached = activation(model, image, tap, channel)
-        with capsys.disabled():
-            print(f"{tap} {channel}: {reached:.2f}, of 1,000 training images at most {most:.2f}")
-        assert reached > most > 0
-        found.append(image)
-
-    figure = plots.maximize_activation(
-        np.stack(found) / 2 + 0.5, [f"{tap} {channel}" for tap, channel in UNITS]
-    )
-    figure.savefig(tmp_path / "maximized.png")
-    assert (tmp_path / "maximized.png").stat().st_size > 5_000
