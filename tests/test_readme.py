@@ -82,7 +82,7 @@ def commands() -> list[tuple[str, list[str]]]:
         block for text in DOCUMENTS.values() for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
     ]
     found = []
-    for line in (line for block in blocks for line in block.splitlines()):
+    for line in (line for block in blocks for line in block.replace("\\\n", "").splitlines()):
         match shlex.split(line.removeprefix("$ "), comments=True) if line.startswith(STARTS) else []:
             case ["make", target, *variables] if target in MAKES:
                 flags = [value.removeprefix("ARGS=") for value in variables if value.startswith("ARGS=")]
