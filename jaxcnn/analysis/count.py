@@ -1,7 +1,7 @@
 """Parameters and multiply-accumulates of a model, without an array being made."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -24,11 +24,15 @@ def count_parameters(model: nnx.Module) -> int:
     Returns:
         The sum of the sizes of its nnx.Param.
 
+    Raises:
+        TypeError: a model that is no nnx.Module.
+
     Example:
         >>> from jaxcnn import models
         >>> count_parameters(nnx.eval_shape(lambda: models.create_model("resnet50", rngs=nnx.Rngs(0))))
         25557032
     """
+    check_module("count_parameters", "model", model)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
@@ -48,6 +52,7 @@ def count_macs(model: nnx.Module, input_shape: tuple[int, ...]) -> int:
         The number of multiply-accumulates; a GMAC is 1e9 of them.
 
     Raises:
+        TypeError: a model that is no nnx.Module, a size that is no int.
         ValueError: a size < 1, or an x that the model refuses.
 
     Reference:
@@ -59,6 +64,7 @@ def count_macs(model: nnx.Module, input_shape: tuple[int, ...]) -> int:
         >>> round(count_macs(model, (1, 224, 224, 3)) / 1e9, 3)
         4.089
     """
+    check_module("count_macs", "model", model)
     shape = as_shape("count_macs", input_shape)
     graphdef, state = nnx.split(model)
 
@@ -71,8 +77,19 @@ def count_macs(model: nnx.Module, input_shape: tuple[int, ...]) -> int:
     return sum(macs for _, macs in macs_of(program))
 
 
+def check_module(function: str, name: str, model: nnx.Module) -> None:
+    """Refuse a model that is no Flax NNX module."""
+    if not isinstance(model, nnx.Module):
+        raise TypeError(f"{function}: {name} must be a Flax NNX module, got {type(model).__name__}")
+
+
 def as_shape(function: str, input_shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of x as ints of at least 1."""
+    if not isinstance(input_shape, Iterable):
+        raise TypeError(
+            f"{function}: input_shape must be the shape of x, with the batch, such as (1, 224, 224, 3), "
+            f"got {input_shape!r}"
+        )
     return tuple(as_int(function, "input_shape", size, minimum=1) for size in input_shape)
 
 

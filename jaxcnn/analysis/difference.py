@@ -5,10 +5,12 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
 
+from jaxcnn.analysis.count import check_module
 from jaxcnn.analysis.layers import Layer, in_evaluation
 from jaxcnn.functional.checks import AnyArray, check_number
 
@@ -72,7 +74,8 @@ def first_difference(
         A Difference, or None if all layers agree.
 
     Raises:
-        TypeError: a model that is no nnx.Module or is abstract.
+        TypeError: a model that is no nnx.Module or is abstract; a call inside jax.jit or another
+            transformation, where there are no values to compare.
         ValueError: a tolerance < 0.
         Exception: what a model that refuses x raises, unless a layer differs before that.
 
@@ -89,9 +92,14 @@ def first_difference(
         ('c3', 'Conv', 1.0)
     """
     for name, model in (("model_a", model_a), ("model_b", model_b)):
-        if not isinstance(model, nnx.Module):
-            raise TypeError(f"first_difference: {name} must be a Flax NNX module, got {type(model).__name__}")
-        if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(nnx.state(model))):
+        check_module("first_difference", name, model)
+        leaves = jax.tree.leaves((nnx.state(model), x))
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            raise TypeError(
+                f"first_difference: {name} and x must hold values, got some that are traced; call it outside "
+                "of jax.jit and other transformations"
+            )
+        if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
             raise TypeError(
                 f"first_difference: {name} must hold arrays, got an abstract model (nnx.eval_shape)"
             )
@@ -167,9 +175,16 @@ def _difference(a: _Call, b: _Call, tolerance: float | int) -> Difference | None
 
 def _apart(pair: tuple[Any, Any]) -> tuple[float, float]:
     """The largest |a - b|, and that over the largest |a|."""
-    a, b = (np.asarray(y).astype(np.float64) for y in pair)
+    a, b = map(_as_numbers, pair)
     with np.errstate(invalid="ignore"):  # inf - inf
         apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
     absolute = float(np.where(np.isnan(apart), np.inf, apart).max(initial=0.0))
     largest = float(np.abs(a).max(initial=0.0, where=np.isfinite(a)))
     return absolute, absolute / largest if largest else (math.inf if absolute else 0.0)
+
+
+def _as_numbers(y: Any) -> np.ndarray:
+    """An array of any dtype, a random key among them, in double precision."""
+    if jnp.issubdtype(y.dtype, jax.dtypes.prng_key):
+        y = jax.random.key_data(y)
+    return np.asarray(y).astype(np.complex128 if jnp.iscomplexobj(y) else np.float64)

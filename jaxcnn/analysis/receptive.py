@@ -9,7 +9,8 @@ receptive field minus 1). A window of k taps that are `dilation` apart, moved by
 (Araujo, Norris and Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks", equations 1 and
 2). A transposed convolution first puts zeros between the elements, j <- j / stride. Where values meet, the
 largest reach counts. What cannot be followed through an equation counts as the whole image, so that a field
-is an upper bound.
+is an upper bound, but for one thing: where a value lies is not followed, so that what slices, pads or a roll
+have shifted against each other (x[:, 1:] - x[:, :-1]) counts as if it lay in the same place.
 """
 
 import math

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxcnn.analysis import receptive
-from jaxcnn.analysis.count import as_shape, macs_of
+from jaxcnn.analysis.count import as_shape, check_module, macs_of
 from jaxcnn.analysis.layers import STAGE, Layer, in_evaluation
 
 # Equations traced while a layer is called stand in a scope of that number, and its result has that name.
@@ -84,6 +84,7 @@ def summarize(model: nnx.Module, input_shape: tuple[int, ...]) -> Summary:
     change an element of an image large enough, so that it may be larger than x. Whatever looks at all
     positions, as a global mean does (in a `SqueezeExcite` too), sees the whole image: its field and those of
     all layers after it are x's size. So are those after a layer that cannot be followed (a gather, a loop).
+    Shifts of branches against each other are not counted: x[:, 1:] - x[:, :-1] has the field of x.
 
     Layers are the modules that call no other one, those with parameters of their own, and the pooling, over
     windows or global, that other modules do by a function. MACs are those of `count_macs`.
@@ -117,8 +118,7 @@ def summarize(model: nnx.Module, input_shape: tuple[int, ...]) -> Summary:
         output  Linear    (1, 1000)            85,000   84,000  11.4%  32 x 32  4 x 4
         LeNet5 of x (1, 32, 32, 3): 146,156 parameters, 734,880 MACs
     """
-    if not isinstance(model, nnx.Module):
-        raise TypeError(f"summarize: model must be a Flax NNX module, got {type(model).__name__}")
+    check_module("summarize", "model", model)
     shape = as_shape("summarize", input_shape)
     graphdef, state = nnx.split(model)
     program, calls = _traced(graphdef, state, shape)

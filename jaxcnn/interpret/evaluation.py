@@ -1,6 +1,5 @@
 """A model as a pure function of its weights and images, and the checks that all of interpret shares."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
@@ -23,6 +23,9 @@ def in_evaluation(function: str, model: Classifier) -> tuple[Any, Any]:
 
     The graph can be hashed: it is the static argument of a jitted function, which keeps its program from call
     to call; the weights are an ordinary one.
+
+    Raises:
+        TypeError: a model that is no classifier or is abstract, or whose graph cannot be hashed.
     """
     if not isinstance(model, Classifier):
         raise TypeError(
@@ -30,7 +33,17 @@ def in_evaluation(function: str, model: Classifier) -> tuple[Any, Any]:
         )
     copy: Any = nnx.merge(*nnx.split(model))
     copy.eval()
-    return nnx.split(copy)
+    graph, state = nnx.split(copy)
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(state)):
+        raise TypeError(f"{function}: model must hold arrays, got an abstract model (nnx.eval_shape)")
+    try:
+        hash(graph)
+    except TypeError as error:
+        raise TypeError(
+            f"{function}: model must hold attributes that can be hashed, such as a tuple in place of a list, "
+            f"got one that cannot: {error}"
+        ) from None
+    return graph, state
 
 
 def as_tap(function: str, model: Classifier, tap: str) -> str:
@@ -41,8 +54,12 @@ def as_tap(function: str, model: Classifier, tap: str) -> str:
 
 
 def as_classes(function: str, model: Classifier, classes: Classes, batch: int) -> Array:
-    """One class for each image of a batch: an int for all of them, or as many as there are images."""
-    wanted = np.asarray(classes)
+    """One class for each image of a batch: an int for all of them, or as many as there are images.
+
+    Those that jax.jit traces have no values to be checked yet: see `class_logits`.
+    """
+    traced = isinstance(classes, Tracer)
+    wanted: Any = classes if traced else np.asarray(classes)
     if not np.issubdtype(wanted.dtype, np.integer):
         raise TypeError(f"{function}: classes must be integers, got {classes!r} of dtype {wanted.dtype}")
     if wanted.shape not in ((), (batch,)):
@@ -50,7 +67,7 @@ def as_classes(function: str, model: Classifier, classes: Classes, batch: int) -
             f"{function}: classes must be one int or have shape ({batch},), one for each image, "
             f"got shape {wanted.shape}"
         )
-    if math.prod(wanted.shape) and not (0 <= wanted.min() and wanted.max() < model.num_classes):
+    if not traced and wanted.size and not (0 <= wanted.min() and wanted.max() < model.num_classes):
         raise ValueError(
             f"{function}: classes must be in [0, {model.num_classes}), got {wanted.min()} to {wanted.max()}"
         )
@@ -74,5 +91,8 @@ def spatial_taps(graphdef: Any, state: Any, x: jax.Array | jax.ShapeDtypeStruct)
 
 
 def class_logits(logits: Array, classes: Array) -> Array:
-    """The logit of each image's class: (batch, num_classes) and (batch,) to (batch,)."""
-    return jnp.take_along_axis(logits, classes[:, None], axis=1)[:, 0]
+    """The logit of each image's class: (batch, num_classes) and (batch,) to (batch,); nan if it has none."""
+    is_class = (classes >= 0) & (classes < logits.shape[1])
+    found = jnp.take_along_axis(logits, jnp.where(is_class, classes, 0)[:, None], axis=1)[:, 0]
+    # As a factor, and not by jnp.where, a nan reaches the gradient too.
+    return found * jnp.where(is_class, 1, jnp.nan).astype(logits.dtype)

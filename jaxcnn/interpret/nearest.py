@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -74,6 +73,8 @@ def nearest_images(
 
 
 def _check_images(function: str, model: Classifier, images: AnyArray) -> None:
+    if not isinstance(images, AnyArray):
+        raise TypeError(f"{function}: images must be a JAX or NumPy array, got {type(images).__name__}")
     if images.ndim != 4 or images.shape[-1] != model.in_channels or 0 in images.shape:
         raise ValueError(
             f"{function}: images must have shape (images, height, width, {model.in_channels}), none of them "
@@ -85,12 +86,12 @@ def _check_images(function: str, model: Classifier, images: AnyArray) -> None:
 
 def _features(graphdef: Any, state: Any, images: AnyArray, tap: str) -> Array:
     """The features of all images; every batch has the same shape, so that one program serves them all."""
-    size = min(BATCH, len(images))
+    size = max(1, min(BATCH, len(images)))
     batches = []
-    for start in range(0, len(images), size):
-        batch = np.asarray(images[start : start + size])
+    for start in range(0, max(1, len(images)), size):  # no image is a batch of missing ones
+        batch = images[start : start + size]
         missing = [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)]
-        batches.append(_batch_features(graphdef, state, np.pad(batch, missing), tap)[: len(batch)])
+        batches.append(_batch_features(graphdef, state, jnp.pad(batch, missing), tap)[: len(batch)])
     return jnp.concatenate(batches)
 
 

@@ -1,5 +1,7 @@
 """Parameters and multiply-accumulates by hand."""
 
+from typing import Any
+
 import pytest
 from flax import nnx
 
@@ -40,3 +42,18 @@ def test_what_the_model_refuses_and_sizes_below_one_are_refused():
         count_macs(model, (1, 28, 28, 3))
     with pytest.raises(ValueError, match="^count_macs: input_shape must be at least 1, got 0"):
         count_macs(model, (0, 32, 32, 3))
+
+
+def test_what_is_no_module_and_what_is_no_shape_are_refused(unchecked):
+    model: Any = nnx.eval_shape(lambda: create_model("lenet5", rngs=nnx.Rngs(0)))
+    wrongs: tuple[Any, ...] = (None, nnx.Linear, "lenet5")
+    for wrong in wrongs:
+        kind = type(wrong).__name__
+        with pytest.raises(
+            TypeError, match=f"^count_parameters: model must be a Flax NNX module, got {kind}"
+        ):
+            count_parameters(wrong)
+        with pytest.raises(TypeError, match=f"^count_macs: model must be a Flax NNX module, got {kind}"):
+            count_macs(wrong, (1, 32, 32, 3))
+    with pytest.raises(TypeError, match="^count_macs: input_shape must be the shape of x, .* got 224"):
+        count_macs(model, 224)  # pyright: ignore[reportArgumentType]

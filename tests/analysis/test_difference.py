@@ -206,6 +206,48 @@ def test_what_a_model_traces_itself_is_compared_as_a_whole():
     assert parting(net, other, SMALL).path == ""
 
 
+class Noisy(nnx.Module):
+    """Noise that a layer makes from a random key which it is given."""
+
+    def __init__(self, seed):
+        self.seed, self.add = seed, Add()
+
+    def __call__(self, x):
+        return self.add(x, jax.random.key(self.seed))
+
+
+class Add(nnx.Module):
+    def __call__(self, x, key):
+        return x + jax.random.normal(key, x.shape)
+
+
+class Turned(nnx.Module):
+    def __init__(self, angle):
+        self.angle = angle
+
+    def __call__(self, x):
+        return jax.lax.complex(x * math.cos(self.angle), x * math.sin(self.angle))
+
+
+def test_layers_that_read_random_keys_and_that_give_complex_numbers():
+    assert first_difference(Noisy(0), Noisy(0), SMALL) is None
+    found = parting(Noisy(0), Noisy(1), SMALL)
+    assert (found.path, found.what, found.reads_the_same) == ("add", "values", False)
+    assert first_difference(Turned(0.5), Turned(0.5), SMALL) is None
+    # The same real part, the opposite imaginary one.
+    assert parting(Turned(0.5), Turned(-0.5), SMALL).relative == pytest.approx(2 * np.sin(0.5), rel=1e-5)
+
+
+def test_models_and_images_that_are_traced_are_refused():
+    net, other = Net(), Net()
+    other.norm.eps = 1e-3
+    with pytest.raises(TypeError, match="^first_difference: model_a and x must hold values, .* traced"):
+        jax.jit(lambda x: first_difference(net, other, x))(SMALL)
+    graphdef, state = nnx.split(other)
+    with pytest.raises(TypeError, match="^first_difference: model_b and x must hold values, .* traced"):
+        jax.jit(lambda state: first_difference(net, nnx.merge(graphdef, state), SMALL))(state)
+
+
 def test_errors(unchecked):
     net = Net()
     name: Any = "resnet18"

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from jaxcnn.interpret.gradients import integrated_gradients, saliency, smooth_grad
 from tests.interpret import small_network
@@ -126,6 +127,31 @@ def test_wrong_models_images_and_classes_are_refused(name, unchecked):
     ):
         with pytest.raises((ValueError, TypeError), match=f"^{name}: {message}"):
             method(model, x, classes)
+
+
+@each
+def test_classes_may_be_traced_and_one_that_the_model_does_not_have_gives_nan(name):
+    model, x = small_net(), images()
+    traced = jax.jit(lambda x, classes: METHODS[name](model, x, classes))
+    close(traced(x, jnp.asarray(CLASSES)), METHODS[name](model, x, CLASSES), 1e-5)
+    assert (
+        jnp.isnan(traced(x, jnp.array([4, -1]))).any(tuple(range(1, METHODS[name](model, x, 0).ndim))).all()
+    )
+    with pytest.raises(TypeError, match=f"^{name}: classes must be integers, got .* of dtype float32"):
+        traced(x, jnp.ones(2))
+
+
+@each
+def test_a_model_that_is_abstract_or_has_an_attribute_without_a_hash_is_refused(name, unchecked):
+    with pytest.raises(TypeError, match=f"^{name}: model must hold arrays, got an abstract model"):
+        METHODS[name](nnx.eval_shape(small_net), images(), 0)
+    model: Any = small_net()
+    model.sizes = nnx.static([3, 4])
+    with pytest.raises(
+        TypeError,
+        match=f"^{name}: model must hold attributes that can be hashed, .*: unhashable type: 'list'",
+    ):
+        METHODS[name](model, images(), 0)
 
 
 def test_wrong_options_are_refused(unchecked):

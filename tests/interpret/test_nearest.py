@@ -1,3 +1,6 @@
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -71,8 +74,25 @@ def test_images_may_have_another_size_and_be_fewer_than_a_batch():
     np.testing.assert_allclose(distances[0], np.sort(expected), rtol=1e-4, atol=1e-6)
 
 
+def test_an_empty_batch_has_no_nearest_images():
+    indices, distances = nearest_images(Small(), IMAGES[:0], IMAGES, tap="mean", count=2)
+    assert indices.shape == distances.shape == (0, 2)
+
+
+def test_images_may_be_traced():
+    model = Small()
+    nearest = lambda x, images: nearest_images(model, x, images, tap="mean", count=3)  # noqa: E731
+    for found, expected in zip(
+        jax.jit(nearest)(IMAGES[:2], IMAGES), nearest(IMAGES[:2], IMAGES), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_what_is_refused(unchecked):
     model, name = Small(), "nearest_images"
+    listed: Any = [IMAGES[0]]
+    with pytest.raises(TypeError, match=f"{name}: images must be a JAX or NumPy array, got list"):
+        nearest_images(model, IMAGES[:1], listed, tap="mean")
     with pytest.raises(ValueError, match=rf"{name}: unknown tap 'pool'; this model has conv, mean, logits"):
         nearest_images(model, IMAGES[:1], IMAGES, tap="pool")
     with pytest.raises(ValueError, match=rf"{name}: x must have 2 channels.*got shape \(1, 6, 5, 3\)"):
