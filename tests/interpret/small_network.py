@@ -1,7 +1,10 @@
 """A small network with all that the methods meet: as jaxcnn has it, and forward and backward in NumPy."""
 
+from typing import Any
+
 import jax
 import numpy as np
+import pytest
 from flax import nnx
 
 import jaxcnn.functional as F
@@ -146,8 +149,7 @@ def _conv_back(g, kernel):
 
 def in_torch(model):
     """The same network in PyTorch, its rectifiers modules, taking and giving NumPy's layout."""
-    import torch
-
+    torch: Any = pytest.importorskip("torch")
     tensor = lambda variable: torch.from_numpy(np.array(variable[...]))  # noqa: E731
     conv1, conv2 = torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Conv2d(4, 5, 3, padding=1)
     norm = torch.nn.BatchNorm2d(4, eps=model.norm.eps)
