@@ -12,6 +12,7 @@ from typing import Annotated
 
 import numpy as np
 import tyro
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pretrained_model import named_model
 
@@ -77,14 +78,19 @@ def draw(path: Path, images: Sequence[Path], found: Sequence[dict[str, float]]) 
     for (left, right), file, classes in zip(rows, images, found, strict=True):
         left.imshow(read_image(file))
         left.set_axis_off()
-        bars = right.barh(range(len(classes)), list(classes.values()), color="#3b75af")
-        right.bar_label(bars, [f"{share:.1%}" for share in classes.values()], padding=4)
-        right.set_yticks(range(len(classes)), list(classes))
-        right.invert_yaxis()
-        right.set_xlim(0, 1.15)  # room for the figure beside a bar of 1
-        right.xaxis.set_visible(False)
-        right.spines[["top", "right", "bottom"]].set_visible(False)
+        draw_bars(right, classes)
     figure.savefig(path)
+
+
+def draw_bars(axes: Axes, classes: dict[str, float]) -> None:
+    """Draw a bar for each class, as long as its probability, which stands beside it."""
+    bars = axes.barh(range(len(classes)), list(classes.values()), color="#3b75af")
+    axes.bar_label(bars, [f"{share:.1%}" for share in classes.values()], padding=4)
+    axes.set_yticks(range(len(classes)), list(classes), parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.15)  # room for the figure beside a bar of 1
+    axes.xaxis.set_visible(False)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
 
 
 if __name__ == "__main__":

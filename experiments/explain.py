@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 import jax
 import numpy as np
 import tyro
-from classify import likeliest
+from classify import draw_bars, likeliest
 from jaxtyping import Array
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -230,13 +230,7 @@ def answer(image: np.ndarray, classes: dict[str, float]) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     left.imshow(image if image.shape[-1] == 3 else image.mean(-1), cmap="gray", vmin=0, vmax=1)
     left.set_axis_off()
-    bars = right.barh(range(len(classes)), list(classes.values()), color="#3b75af")
-    right.bar_label(bars, [f"{share:.1%}" for share in classes.values()], padding=4)
-    right.set_yticks(range(len(classes)), list(classes), parse_math=False)
-    right.invert_yaxis()
-    right.set_xlim(0, 1.15)  # room for the figure beside a bar of 1
-    right.xaxis.set_visible(False)
-    right.spines[["top", "right", "bottom"]].set_visible(False)
+    draw_bars(right, classes)
     return figure
 
 
