@@ -123,21 +123,26 @@ def sections(classifier: ImageClassifier, x: np.ndarray, row: np.ndarray, target
     """
     model, image, key = classifier.model, classifier.colours(x), jax.random.key(0)
     name = classifier.class_names[target]
-    maps = interpret.feature_maps(model, x)
-    last = [tap for tap, value in maps.items() if value.shape[1] * value.shape[2] > 1][-1]
+    try:
+        maps = interpret.feature_maps(model, x)
+    except ValueError:  # a network without feature maps, as an MLP
+        maps = {}
+    places = [tap for tap, value in maps.items() if value.shape[1] * value.shape[2] > 1]
     yield Section(
         "What it says",
         "The image as the network takes it, and the likeliest classes.",
         answer(image[0], likeliest(row, classifier.class_names, 5)),
     )
-    heat = interpret.grad_cam(model, x, target, tap=last)
-    yield Section(
-        f"Grad-CAM at {last}",
-        f"Where the last maps hold evidence for {name}: the channels of {last}, each weighted by how much "
-        "the class's logit rises with it.",
-        plots.grad_cam(image, heat),
-        heat,
-    )
+    if places:
+        last = places[-1]
+        heat = interpret.grad_cam(model, x, target, tap=last)
+        yield Section(
+            f"Grad-CAM at {last}",
+            f"Where the last maps hold evidence for {name}: the channels of {last}, each weighted by how "
+            "much the class's logit rises with it.",
+            plots.grad_cam(image, heat),
+            heat,
+        )
     height, width = x.shape[1:3]
     window, stride = (max(1, height // 5), max(1, width // 5)), (max(1, height // 14), max(1, width // 14))
     covered = interpret.occlusion(model, x, target, window=window, stride=stride)
@@ -181,18 +186,19 @@ def sections(classifier: ImageClassifier, x: np.ndarray, row: np.ndarray, target
             "and textures that excite the network.",
             plots.guided_backpropagation(image, guided),
         )
-    shown = [list(maps)[i] for i in np.unique(np.linspace(0, len(maps) - 1, 4).round().astype(int))]
-    yield Section(
-        "Feature maps",
-        "The first channels of some stages, from the input on: edges first, then parts, coarser and more "
-        "abstract with every stage.",
-        plots.feature_maps({tap: maps[tap] for tap in shown}, channels=6),
-    )
-    yield Section(
-        "First filters",
-        "The kernels of the first convolution.",
-        plots.first_filters(interpret.first_filters(model)),
-    )
+    if maps:
+        shown = [list(maps)[i] for i in np.unique(np.linspace(0, len(maps) - 1, 4).round().astype(int))]
+        yield Section(
+            "Feature maps",
+            "The first channels of some stages, from the input on: edges first, then parts, coarser and more "
+            "abstract with every stage.",
+            plots.feature_maps({tap: maps[tap] for tap in shown}, channels=6),
+        )
+        yield Section(
+            "First filters",
+            "The kernels of the first convolution.",
+            plots.first_filters(interpret.first_filters(model)),
+        )
     dream = interpret.maximize_activation(key, model, "logits", target, shape=(height, width), steps=128)
     yield Section(
         "Activation maximisation",
@@ -212,8 +218,9 @@ def in_the_box(box: tuple[float, float, float, float], looks: Sequence[Section])
         left, top, right, bottom = (
             round(share * side) for share, side in zip(box, (width, height) * 2, strict=True)
         )
-        inside = evidence[top:bottom, left:right].sum() / evidence.sum()
-        shares.append(f"{section.title} {inside:.0%}")
+        inside, total = evidence[top:bottom, left:right].sum(), evidence.sum()
+        # Grad-CAM may find nothing at all.
+        shares.append(f"{section.title} " + (f"{inside / total:.0%}" if total else "none anywhere"))
         for axes in section.figure.axes:
             axes.add_patch(
                 Rectangle(

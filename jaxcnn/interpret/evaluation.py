@@ -84,9 +84,11 @@ def as_batch(function: str, model: Classifier, x: ArrayLike) -> Array:
     return images.astype(model.dtype)
 
 
-def spatial_taps(graphdef: Any, state: Any, x: jax.Array | jax.ShapeDtypeStruct) -> tuple[str, ...]:
-    """The stages that are maps (batch, height, width, channels) of x, by abstract evaluation."""
-    found = jax.eval_shape(lambda state, x: nnx.merge(graphdef, state).features(x), state, x)
+def spatial_taps(
+    graphdef: Any, state: Any, x: jax.Array | jax.ShapeDtypeStruct, taps: Sequence[str]
+) -> tuple[str, ...]:
+    """Those of the taps that are maps (batch, height, width, channels) of x, by abstract evaluation."""
+    found = jax.eval_shape(lambda state, x: nnx.merge(graphdef, state).features(x, taps), state, x)
     return tuple(name for name, value in found.items() if value.ndim == 4)
 
 

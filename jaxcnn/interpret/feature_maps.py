@@ -25,7 +25,8 @@ def feature_maps(
     Args:
         model: a classifier; it stays as it is.
         x: images (batch, height, width, in_channels), normalised as the model expects.
-        taps: names of stages, a subset of `model.taps`; None means those with spatial axes.
+        taps: names of stages, a subset of `model.taps`; None means those with spatial axes that the logits
+            are made from.
 
     Returns:
         A dict from name to (batch, height, width, channels), or (batch, features) for a stage without spatial
@@ -54,7 +55,8 @@ def feature_maps(
     if isinstance(taps, str):
         raise TypeError(f"{function}: taps must be a tuple of names, such as ({taps!r},), got {taps!r}")
     if taps is None:
-        wanted = spatial_taps(graphdef, state, images)
+        # Without the branches: an auxiliary classifier may refuse an image that the chain takes.
+        wanted = spatial_taps(graphdef, state, images, [name for name, _ in model.stages()])
         if not wanted:
             raise ValueError(
                 f"{function}: this model has no stage with spatial axes; taps must name some of "

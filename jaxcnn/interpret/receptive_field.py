@@ -59,9 +59,8 @@ def effective_receptive_field(
     key = as_keys(function, key)
     check_shape(function, "key", key, (), "one key")
     x = jax.ShapeDtypeStruct((1, height, width, model.in_channels), model.dtype)
-    spatial = spatial_taps(graphdef, state, x)
-    if tap not in spatial:
-        raise ValueError(f"{function}: tap must be a stage with spatial axes, one of {spatial}, got {tap!r}")
+    if not spatial_taps(graphdef, state, x, (tap,)):
+        raise ValueError(f"{function}: tap must be a stage with spatial axes, got {tap!r}")
     return _field(graphdef, state, jax.random.split(key, count), tap, x.shape)
 
 

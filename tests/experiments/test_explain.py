@@ -8,9 +8,11 @@ import numpy as np
 import pretrained_model
 import pytest
 import tyro
+from flax import nnx
 from matplotlib.figure import Figure
 from PIL import Image
 
+from jaxcnn.models import create_model
 from tests.experiments.tiny_network import picture, tiny_network, tiny_run
 
 
@@ -38,6 +40,29 @@ def test_a_run_is_explained_on_one_page(tmp_path, capsys, monkeypatch):
     assert titles[0] == "What it says" and "Grad-CAM at layer2" in titles and len(titles) == 10
     assert text.count("data:image/png;base64,iVBOR") == 10
     assert "&lt;x&gt;.png: b" in text and "http" not in text
+
+
+def test_a_network_without_feature_maps_has_the_other_sections(tmp_path):
+    model = create_model("mlp", in_channels=1, num_classes=3, rngs=nnx.Rngs(0))
+    classifier = pretrained_model.ImageClassifier(
+        "mlp",
+        ("a", "b", "c"),
+        np.load,
+        pretrained_model.probabilities(model),
+        model,
+        lambda x: np.clip(x, 0, 1),
+    )
+    x = np.random.default_rng(0).uniform(size=(1, 28, 28, 1)).astype(np.float32)
+    titles = [section.title for section in explain.sections(classifier, x, classifier.probabilities(x)[0], 1)]
+    assert titles == [
+        "What it says",
+        "Occlusion",
+        "Integrated gradients",
+        "Saliency",
+        "SmoothGrad",
+        "Guided backpropagation",
+        "Activation maximisation",
+    ]
 
 
 def test_the_likeliest_class_is_the_one_explained(tmp_path, monkeypatch):
@@ -78,8 +103,10 @@ def test_the_share_in_a_box_counts_what_speaks_for_the_class():
     looks = [
         explain.Section("Hot", "", figure, jnp.asarray(evidence)),
         explain.Section("Not evidence", "", Figure()),
+        explain.Section("Cold", "", Figure(), -jnp.ones((1, 4, 10))),
     ]
-    assert explain.in_the_box((0.0, 0.0, 0.5, 0.5), looks) == "in the box, 25% of the area: Hot 75%"
+    share = explain.in_the_box((0.0, 0.0, 0.5, 0.5), looks)
+    assert share == "in the box, 25% of the area: Hot 75%, Cold none anywhere"
     (box,) = figure.axes[0].patches
     assert box.get_extents().transformed(figure.axes[0].transData.inverted()).bounds == pytest.approx(
         (-0.5, -0.5, 5, 2)

@@ -7,7 +7,7 @@ from flax import nnx
 from jaxcnn import models
 from jaxcnn.functional import global_avg_pool
 from jaxcnn.interpret.feature_maps import feature_maps, first_filters
-from jaxcnn.models.classifier import Classifier
+from jaxcnn.models.classifier import Classifier, Stage
 from jaxcnn.nn import BatchNorm, Conv, Dropout
 from tests.reference import normal
 
@@ -50,6 +50,20 @@ def by_hand(model, x):
         for j in range(deep.shape[2]):
             deep[:, i, j] = np.maximum(np.tensordot(stem[:, i : i + 3, j : j + 3], kernel, 3), 0)
     return {"stem": stem, "deep": deep}
+
+
+def test_a_branch_that_refuses_the_images_is_left_out_unless_it_is_named():
+    class Branched(Noisy):
+        def branches(self) -> dict[str, Stage]:
+            def refuse(x):
+                raise ValueError("the branch takes larger images")
+
+            return {"deep": ("side", refuse)}
+
+    model, x = Branched(), normal(0, 2, 11, 8, 2)
+    assert list(feature_maps(model, x)) == ["stem", "deep"]
+    with pytest.raises(ValueError, match="^the branch takes larger images"):
+        feature_maps(model, x, ("side",))
 
 
 def test_the_maps_are_those_of_loops_over_positions():
