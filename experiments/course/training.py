@@ -77,11 +77,6 @@ def accuracy(model: nnx.Module, digits: Digits) -> float:
     return float(right.mean(dtype=jnp.float32))
 
 
-def parameter_count(model: nnx.Module) -> int:
-    """The number of values that training changes."""
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-
-
 def smooth(losses: np.ndarray, steps: int = 15) -> np.ndarray:
     """The mean of each loss and those just before it: the trend, without the luck of the batches."""
     sums = np.cumsum(np.concatenate([[0.0], losses]))

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 import jaxcnn.functional as F
 from course.drawing import BLUE, INK, ORANGE, image, new_figure
 from course.page import Page
-from course.training import Digits, accuracy, fit, load_digits, parameter_count
+from course.training import Digits, accuracy, fit, load_digits
 from jaxcnn import models, nn
+from jaxcnn.analysis import count_parameters
 
 SHIFTS = range(7)  # pixels; further out the feature maps would be cut at the edge of the canvas
 DIRECTIONS = ((0, 1), (1, 0), (0, -1), (-1, 0))
@@ -71,12 +72,12 @@ def why_not_fully_connected(page: Page) -> None:
         "CNN + GMP": Anywhere(rngs=nnx.Rngs(0)),
     }
     reached = {name: _learn_and_move(model, train, test) for name, model in networks.items()}
-    page.equal("MLP: (32·32 + 1)·64 + (64 + 1)·10", parameter_count(networks["MLP"]), stated=66_250)
-    page.equal("LeNet-5: parameters", parameter_count(networks["LeNet-5"]), stated=61_706)
+    page.equal("MLP: (32·32 + 1)·64 + (64 + 1)·10", count_parameters(networks["MLP"]), stated=66_250)
+    page.equal("LeNet-5: parameters", count_parameters(networks["LeNet-5"]), stated=61_706)
     page.table(
         ("network", "parameters", *(f"{shift} px" for shift in SHIFTS)),
         [
-            (name, f"{parameter_count(networks[name]):,}", *(f"{share:.3f}" for share in shares))
+            (name, f"{count_parameters(networks[name]):,}", *(f"{share:.3f}" for share in shares))
             for name, shares in reached.items()
         ],
     )

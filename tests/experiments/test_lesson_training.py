@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from course.training import Digits, _batches, accuracy, fit, load_digits, parameter_count, smooth
+from course.training import Digits, _batches, accuracy, fit, load_digits, smooth
 from flax import nnx
 
 from jaxcnn import models
+from jaxcnn.analysis import count_parameters
 
 
 def test_digits():
@@ -37,7 +38,7 @@ def test_fit_takes_the_optimizers_steps_and_leaves_the_model():
 
     right = (x @ kernel + bias).argmax(1) == [7, 0, 3, 3]
     assert accuracy(trained, digits) == right.mean()
-    assert parameter_count(trained) == 6 * 10 + 10
+    assert count_parameters(trained) == 6 * 10 + 10
 
 
 def test_every_epoch_draws_each_example_once():
