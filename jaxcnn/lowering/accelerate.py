@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeVar
 
-from jaxcnn.lowering.mark import forbidding, marking
 from jaxcnn.lowering.rules import register
+from jaxcnn.lowering.tag import tagging
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -28,11 +28,15 @@ class accelerate:
     outside, and a thread started inside, do not see it. A function jitted and called outside before is traced
     again inside. Values and derivatives stay the same up to rounding.
 
+    With `onednn=False` the rewrites stay, but none becomes the instruction that XLA has for oneDNN: slower, and
+    every program can be serialized. JAXCNN_ONEDNN=0 in the environment does that for a whole process.
+
     Args:
         enabled: False turns the rewrites off, in jaxcnn's own functions too, and wins over any True.
+        onednn: False keeps oneDNN's instruction out, in jaxcnn's own functions too, and wins over any True.
 
     Raises:
-        TypeError: enabled is not a bool.
+        TypeError: enabled or onednn is not a bool.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -43,16 +47,17 @@ class accelerate:
         9.0
     """
 
-    def __init__(self, enabled: bool = True) -> None:
-        if not isinstance(enabled, bool):
-            hint = "; as a decorator it is written @accelerate()" if callable(enabled) else ""
-            raise TypeError(f"accelerate: enabled must be a bool, got {enabled!r}{hint}")
-        self.enabled = enabled
+    def __init__(self, enabled: bool = True, *, onednn: bool = True) -> None:
+        for name, value in (("enabled", enabled), ("onednn", onednn)):
+            if not isinstance(value, bool):
+                hint = "; as a decorator it is written @accelerate()" if callable(value) else ""
+                raise TypeError(f"accelerate: {name} must be a bool, got {value!r}{hint}")
+        self.enabled, self.onednn = enabled, onednn
         self._entered: list[AbstractContextManager[None]] = []
 
     def __enter__(self) -> None:
         register()
-        context = marking() if self.enabled else forbidding()
+        context = tagging(rewrites=self.enabled, onednn=self.onednn)
         context.__enter__()
         self._entered.append(context)
 
@@ -69,7 +74,7 @@ class accelerate:
 
         @functools.wraps(function)
         def inside(*args: Any, **kwargs: Any) -> Any:
-            with accelerate(self.enabled):
+            with accelerate(self.enabled, onednn=self.onednn):
                 return function(*args, **kwargs)
 
         return inside  # pyright: ignore[reportReturnType]

@@ -1,7 +1,9 @@
 """Which rewrite compiles a convolution: the first row of a table whose condition holds.
 
 There is a table for convolutions of images (forward ones and gradients of their input) and one for gradients
-of kernels. The conditions are thresholds measured on CPU (docs/performance.md says how).
+of kernels, both for convolutions in normal form, and one for convolutions with zeros between the elements of x.
+The conditions are thresholds measured on CPU (docs/performance.md says how), and limits of how much is written
+out: a convolution or a gradient is at most 300 operations of StableHLO.
 """
 
 import math
@@ -12,9 +14,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnn.lowering import depthwise, dots, grouped, onednn, planes, transposed, volumetric
+from jaxcnn.lowering import depthwise, grouped, matmul, onednn, planes, transposed, volumetric
 from jaxcnn.lowering.convolution import Convolution, channels_last
-from jaxcnn.lowering.images import crop, cropped
+from jaxcnn.lowering.normal_form import normal_form
+
+Table = tuple["Choice", ...]
 
 
 class Choice(NamedTuple):
@@ -30,51 +34,68 @@ def lower(conv: Convolution, x: Array, kernel: Array) -> Array:
     """A convolution of channels-last arrays, by the rewrite chosen for it."""
     if conv.is_kernel_gradient:
         return _as_kernel_gradient(conv, x, kernel)
-    if not conv.is_spread:
-        conv, x = crop(conv, x)
-    return choose(conv).rewrite(conv, x, kernel)
+    if conv.is_lhs_dilated:
+        return _first(LHS_DILATED, conv).rewrite(conv, x, kernel)
+    form = normal_form(conv)
+    if form is None:
+        return jnp.zeros((conv.batch, *conv.output, conv.channels_out), x.dtype)
+    rewrite = _first(CONVOLUTIONS, form.conv).rewrite
+    return form.y(rewrite(form.conv, form.x(x), form.kernel(kernel)))
 
 
 def lower_kernel_gradient(conv: Convolution, x: Array, dy: Array) -> Array:
     """The gradient (*window, group_in, channels_out) of conv's kernel, by the rewrite chosen for it."""
-    conv, x = crop(conv, x)
-    return choose_for_kernel_gradient(conv).rewrite(conv, x, dy)
+    form = normal_form(conv, exactly=True)
+    if form is None:
+        return jnp.zeros((*conv.window, conv.group_in, conv.channels_out), x.dtype)
+    rewrite = _first(KERNEL_GRADIENTS, form.conv).rewrite
+    return form.kernel_gradient(rewrite(form.conv, form.x(x), form.dy(dy)))
 
 
-def chosen(conv: Convolution) -> Choice:
-    """The row by which `lower` compiles a convolution."""
+def lowering_of(conv: Convolution) -> tuple[str, str]:
+    """The name of the rewrite by which `lower` compiles a convolution, and the reason."""
     if not conv.is_kernel_gradient:
-        return choose(conv if conv.is_spread else cropped(conv))
-    if not conv.is_spread:
-        return choose_for_kernel_gradient(cropped(conv.differentiated()))
+        return _named(LHS_DILATED if conv.is_lhs_dilated else CONVOLUTIONS, conv)
+    if not conv.is_lhs_dilated:
+        return _named(KERNEL_GRADIENTS, conv.differentiated())
     if max(conv.dilation) == 1:
-        return choose_for_kernel_gradient(cropped(transposed.exchanged(conv)))
-    return _BOTH_SPREAD
+        return _named(KERNEL_GRADIENTS, transposed.exchanged(conv))
+    return _XLA, "zeros between the elements of x and of dy: no better form is known"
 
 
-def choose(conv: Convolution) -> Choice:
-    """The first row of the table for convolutions that holds."""
-    return next(row for row in CONVOLUTIONS if row.condition(conv))
+def _named(table: Table, conv: Convolution) -> tuple[str, str]:
+    if table is not LHS_DILATED:
+        form = normal_form(conv, exactly=table is KERNEL_GRADIENTS)
+        if form is None:
+            return "zeros", "everything that it reads is padding"
+        conv = form.conv
+    row = _first(table, conv)
+    behind_onednn = table is not LHS_DILATED and row.name not in (_ONEDNN, _MATRIX)
+    why_not = (
+        (onednn.why_no_kernel_gradient if table is KERNEL_GRADIENTS else onednn.why_not)(conv)
+        if behind_onednn
+        else None
+    )
+    return row.name, f"{row.reason}; no oneDNN: {why_not}" if why_not else row.reason
 
 
-def choose_for_kernel_gradient(conv: Convolution) -> Choice:
-    """The first row of the table for gradients of kernels that holds."""
-    return next(row for row in KERNEL_GRADIENTS if row.condition(conv))
+def _first(table: Table, conv: Convolution) -> Choice:
+    return next(row for row in table if row.condition(conv))
 
 
 def _as_kernel_gradient(conv: Convolution, x: Array, kernel: Array) -> Array:
     images, dy = jnp.swapaxes(x, 0, -1), jnp.moveaxis(kernel, -2, 0)
-    if not conv.is_spread:
+    if not conv.is_lhs_dilated:
         gradient = lower_kernel_gradient(conv.differentiated(), images, dy)
     elif max(conv.dilation) == 1:
         of = transposed.exchanged(conv)
         gradient = transposed.exchanged_back(of, lower_kernel_gradient(of, dy, images))
     else:
-        return conv.as_it_is(x, kernel)
+        return conv.unchanged(x, kernel)
     return jnp.moveaxis(gradient, -2, 0)
 
 
-def _kernel_gradient_as_it_is(conv: Convolution, x: Array, dy: Array) -> Array:
+def _kernel_gradient_unchanged(conv: Convolution, x: Array, dy: Array) -> Array:
     gradient = lax.conv_general_dilated(
         jnp.swapaxes(x, 0, -1),
         jnp.moveaxis(dy, 0, -2),
@@ -92,49 +113,57 @@ def _is_one_product(conv: Convolution) -> bool:
     return conv.groups == 1 and conv.taps == 1
 
 
-def _is_depthwise(conv: Convolution) -> bool:
-    return conv.groups > 1 and conv.group_in == 1
-
-
 def _has_few_channels_a_group(conv: Convolution) -> bool:
-    few = 1 < conv.groups and conv.taps * conv.group_in <= planes.PRODUCTS
+    few = 1 < conv.groups and conv.taps * conv.group_in * conv.copies <= planes.PRODUCTS
     return few and not conv.partitioned
 
 
 def _is_grouped_and_strided(conv: Convolution) -> bool:
-    return conv.groups > 1 and max(conv.stride) > 1
-
-
-def _is_grouped(conv: Convolution) -> bool:
-    return conv.groups > 1
+    few = math.prod(conv.stride) * conv.copies <= 4 and conv.taps * conv.copies <= TAPS
+    return conv.groups > 1 and max(conv.stride, default=1) > 1 and few
 
 
 def _is_volume(conv: Convolution) -> bool:
-    return conv.groups == 1 and conv.rank == 3
+    return conv.groups == 1 and conv.rank == 3 and conv.window[0] * conv.copies <= PHASES
 
 
 def _has_small_or_padded_images(conv: Convolution) -> bool:
+    if conv.taps * conv.copies > TAPS:
+        return False
     few_positions = (
         conv.batch * math.prod(conv.output) <= 512 and min(conv.channels_in, conv.channels_out) >= 256
     )
-    return few_positions or dots.share_of_padding(conv) > 0.4
+    return few_positions or matmul.share_of_padding(conv) > 0.4
 
 
 def _is_best_in_onednn(conv: Convolution) -> bool:
     fills_no_vector = conv.groups == 1 and conv.channels_out < 8
-    return onednn.fits(conv) and not fills_no_vector
+    return not fills_no_vector and onednn.why_not(conv) is None
 
 
 def _has_gradient_best_in_onednn(conv: Convolution) -> bool:
     is_line = conv.groups == 1 and conv.rank == 1
-    return onednn.fits_kernel_gradient(conv) and not is_line
+    return not is_line and conv.rank <= 2 and onednn.why_no_kernel_gradient(conv) is None
+
+
+def _has_phases_alike(conv: Convolution) -> bool:
+    many = transposed.phases(conv) > PHASES
+    return transposed.phases_are_alike(conv) and (many or transposed.work_of_all_phases(conv) == 1)
+
+
+def _has_few_phases(conv: Convolution) -> bool:
+    return conv.batch_groups == 1 and transposed.phases(conv) <= PHASES
 
 
 def _always(conv: Convolution) -> bool:
     return True
 
 
+PHASES = 9  # parts that are written out, each with a convolution of its own
+TAPS = 36  # taps that are written out
+
 _PHASES = "phases"
+_ALL_PHASES = "all phases at once"
 _TAP_PHASES = "taps by phase"
 _MATRIX = "one matrix product"
 _SHIFTED = "shifted products"
@@ -146,13 +175,7 @@ _ONEDNN = "oneDNN's convolution"
 _XLA = "XLA's own"
 
 CONVOLUTIONS = (
-    Choice(
-        _PHASES,
-        lambda conv: conv.is_spread,
-        partial(transposed.forward, lower=lower),
-        "zeros between the elements of x would be multiplied: one convolution a phase has none",
-    ),
-    Choice(_MATRIX, _is_one_product, dots.forward, "one tap is a matrix product over the channels"),
+    Choice(_MATRIX, _is_one_product, matmul.forward, "one tap is a matrix product over the channels"),
     Choice(
         _ONEDNN,
         _is_best_in_onednn,
@@ -161,7 +184,7 @@ CONVOLUTIONS = (
     ),
     Choice(
         _SHIFTED,
-        _is_depthwise,
+        lambda conv: conv.is_depthwise,
         depthwise.forward,
         "one channel a group: an elementwise loop over shifted slices, where XLA has a scalar one",
     ),
@@ -173,7 +196,7 @@ CONVOLUTIONS = (
     ),
     Choice(
         _GROUPS,
-        _is_grouped,
+        lambda conv: conv.groups > 1,
         partial(grouped.forward, lower=lower),
         "each group alone is a dense convolution, for which XLA has fast code",
     ),
@@ -186,13 +209,13 @@ CONVOLUTIONS = (
     Choice(
         _TAPS,
         _has_small_or_padded_images,
-        dots.forward,
+        matmul.forward,
         "small images, or much padding: products per tap are large, and none is with padding",
     ),
     Choice(
         _XLA,
         _always,
-        Convolution.as_it_is,
+        Convolution.unchanged,
         "dense, few positions are padding: XLA's code is the fastest known",
     ),
 )
@@ -204,10 +227,12 @@ KERNEL_GRADIENTS = (
         onednn.kernel_gradient,
         "a convolution whose window is as large as the images: the fastest code known for it",
     ),
-    Choice(_MATRIX, _is_one_product, dots.kernel_gradient, "one tap is a matrix product over the positions"),
+    Choice(
+        _MATRIX, _is_one_product, matmul.kernel_gradient, "one tap is a matrix product over the positions"
+    ),
     Choice(
         _SHIFTED,
-        _is_depthwise,
+        lambda conv: conv.is_depthwise,
         depthwise.kernel_gradient,
         "one channel a group: all taps in one pass over x and dy, where XLA has a scalar loop",
     ),
@@ -219,7 +244,7 @@ KERNEL_GRADIENTS = (
     ),
     Choice(
         _GROUPS,
-        _is_grouped,
+        lambda conv: conv.groups > 1,
         partial(grouped.kernel_gradient, lower=lower_kernel_gradient),
         "each group alone is a dense convolution, for which XLA has fast code",
     ),
@@ -232,17 +257,29 @@ KERNEL_GRADIENTS = (
     Choice(
         _TAPS,
         _has_small_or_padded_images,
-        dots.kernel_gradient,
+        matmul.kernel_gradient,
         "small images, or much padding: products per tap are large, and none is with padding",
     ),
     Choice(
         _XLA,
         _always,
-        _kernel_gradient_as_it_is,
+        _kernel_gradient_unchanged,
         "dense, few positions are padding: XLA's code is the fastest known",
     ),
 )
 
-_BOTH_SPREAD = Choice(
-    _XLA, _always, Convolution.as_it_is, "zeros between the elements of x and of dy: no better form is known"
+LHS_DILATED = (
+    Choice(
+        _ALL_PHASES,
+        _has_phases_alike,
+        partial(transposed.all_phases, lower=lower),
+        "zeros between the elements of x would be multiplied: one convolution has the phases for channels",
+    ),
+    Choice(
+        _PHASES,
+        _has_few_phases,
+        partial(transposed.phase_by_phase, lower=lower),
+        "zeros between the elements of x would be multiplied: one convolution a phase has none",
+    ),
+    Choice(_XLA, _always, Convolution.unchanged, "too many phases to write out"),
 )

@@ -23,11 +23,11 @@ class Convolution:
     With x (batch, *size, channels_in) and kernel (*window, channels_in // groups, channels_out), for one
     spatial axis and no groups,
 
-        y[n, j, o] = sum_{t, c} spread(x)[n, j * stride + t * dilation - low, c] * kernel[t, c, o]
+        y[n, j, o] = sum_{t, c} X[n, j * stride + t * dilation - low, c] * kernel[t, c, o]
 
-    where spread puts `spread - 1` zeros between the elements of x (lhs_dilation). Batch groups are what JAX
-    makes of the kernel's gradient: with them the batch, too, is cut into equal runs, and output channels of
-    run g read batch run g only.
+    where X is x with lhs_dilation - 1 zeros between its elements. Batch groups are what JAX makes of the
+    kernel's gradient: with them the batch, too, is cut into equal runs, and output channels of run g read
+    batch run g only.
     """
 
     batch: int
@@ -38,13 +38,16 @@ class Convolution:
     output: tuple[int, ...]
     stride: tuple[int, ...]
     padding: Pairs
-    spread: tuple[int, ...]
+    lhs_dilation: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int = 1
     batch_groups: int = 1
     precision: Any = None
     dtype: Any = np.float32  # of the arithmetic
+    exchanged: bool = False  # the channels of x come before its batch: so JAX writes a sum over images
     partitioned: bool = False  # XLA divides the arrays over devices: loops over images would gather them
+    onednn: bool = True  # whether oneDNN's instruction may be used
+    copies: int = 1  # how many of its kind a rewrite writes out: each may be as much shorter
 
     @property
     def rank(self) -> int:
@@ -67,18 +70,29 @@ class Convolution:
         return self.channels_out // self.groups
 
     @property
-    def is_spread(self) -> bool:
+    def is_lhs_dilated(self) -> bool:
         """Whether there are zeros between the elements of x."""
-        return max(self.spread, default=1) > 1
+        return max(self.lhs_dilation, default=1) > 1
 
-    def as_it_is(self, x: Array, kernel: Array) -> Array:
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether every group has one input channel, and there are several."""
+        return self.groups > 1 and self.group_in == 1
+
+    def positions(self, axis: int, tap: int) -> range:
+        """The positions of y whose element of x at this tap of the axis is no padding (no lhs_dilation)."""
+        offset, step = tap * self.dilation[axis] - self.padding[axis][0], self.stride[axis]
+        first = max(0, -(offset // step))
+        return range(first, min(self.output[axis], (self.size[axis] - 1 - offset) // step + 1))
+
+    def unchanged(self, x: Array, kernel: Array) -> Array:
         """The same convolution, left to XLA, in the layout that it likes best."""
         return lax.conv_general_dilated(
             x,
             kernel,
             self.stride,
             self.padding,
-            self.spread,
+            self.lhs_dilation,
             self.dilation,
             dimension_numbers=channels_last(self.rank),
             feature_group_count=self.groups,
@@ -91,14 +105,14 @@ class Convolution:
         """Whether this is better read as the gradient of another convolution's kernel.
 
         JAX writes that gradient as a convolution whose window is as large as an image and whose output is as
-        small as a window, with one batch group for every group.
+        small as a window, with batch and channels exchanged, and with one batch group for every group.
         """
         if self.groups > 1:
             return False
-        return self.batch_groups > 1 or self.taps > math.prod(self.output)
+        return self.batch_groups > 1 or (self.exchanged and self.taps > math.prod(self.output))
 
     def differentiated(self) -> "Convolution":
-        """The convolution whose kernel's gradient this is (when x is not spread).
+        """The convolution whose kernel's gradient this is (without lhs_dilation).
 
         With images X = x, its batch and channels exchanged, and dY = kernel,
 
@@ -123,26 +137,52 @@ class Convolution:
             padding=tuple((low, h) for (low, _), h in zip(self.padding, high, strict=True)),
             groups=self.batch_groups,
             batch_groups=1,
+            exchanged=False,
         ).simplified()
 
+    def with_axis(self, place: int, size: int) -> "Convolution":
+        """The same convolution of images with one more axis, along which nothing happens."""
+
+        def more(values: tuple[Any, ...], value: Any) -> Any:
+            return (*values[:place], value, *values[place:])
+
+        return replace(
+            self,
+            size=more(self.size, size),
+            window=more(self.window, 1),
+            output=more(self.output, size),
+            stride=more(self.stride, 1),
+            padding=more(self.padding, (0, 0)),
+            lhs_dilation=more(self.lhs_dilation, 1),
+            dilation=more(self.dilation, 1),
+        )
+
+    def without_axis(self, axis: int) -> "Convolution":
+        """The convolution without one of its axes."""
+        fields = ("size", "window", "output", "stride", "padding", "lhs_dilation", "dilation")
+        values = {name: getattr(self, name) for name in fields}
+        return replace(self, **{name: (*v[:axis], *v[axis + 1 :]) for name, v in values.items()})
+
     def simplified(self) -> "Convolution":
-        """Without options that change nothing: a dilation of one tap, a spread of one element, a stride.
+        """Without options that change nothing: a dilation of one tap, or of x with one element, a stride.
 
         A stride changes nothing where there is one position, whose padding is then cut to what it reads.
         """
         dilation = tuple(1 if w == 1 else d for w, d in zip(self.window, self.dilation, strict=True))
-        spread = tuple(1 if n == 1 else s for n, s in zip(self.size, self.spread, strict=True))
+        lhs_dilation = tuple(1 if n == 1 else s for n, s in zip(self.size, self.lhs_dilation, strict=True))
         stride, padding = [], []
         for axis, (low, high) in enumerate(self.padding):
             single = self.output[axis] == 1 and self.stride[axis] > 1
             if single:
-                spread_size = (self.size[axis] - 1) * spread[axis] + 1
+                dilated = (self.size[axis] - 1) * lhs_dilation[axis] + 1
                 high = high_padding(
-                    spread_size, low, window=self.window[axis], dilation=dilation[axis], output=1, stride=1
+                    dilated, low, window=self.window[axis], dilation=dilation[axis], output=1, stride=1
                 )
             stride.append(1 if single else self.stride[axis])
             padding.append((low, high))
-        return replace(self, stride=tuple(stride), padding=tuple(padding), dilation=dilation, spread=spread)
+        return replace(
+            self, stride=tuple(stride), padding=tuple(padding), dilation=dilation, lhs_dilation=lhs_dilation
+        )
 
 
 def channels_last(rank: int) -> lax.ConvDimensionNumbers:
@@ -152,7 +192,13 @@ def channels_last(rank: int) -> lax.ConvDimensionNumbers:
 
 
 def convolution_of(
-    x: Any, kernel: Any, y: Any, params: Mapping[str, Any], *, partitioned: bool = False
+    x: Any,
+    kernel: Any,
+    y: Any,
+    params: Mapping[str, Any],
+    *,
+    partitioned: bool = False,
+    onednn: bool = True,
 ) -> Convolution:
     """The normal form of an equation, from its operands' and result's shapes and its parameters."""
     numbers = params["dimension_numbers"]
@@ -167,13 +213,15 @@ def convolution_of(
         output=tuple(y.shape[axis] for axis in numbers.out_spec[2:]),
         stride=tuple(params["window_strides"]),
         padding=tuple((low, high) for low, high in params["padding"]),
-        spread=tuple(params["lhs_dilation"]),
+        lhs_dilation=tuple(params["lhs_dilation"]),
         dilation=tuple(params["rhs_dilation"]),
         groups=params["feature_group_count"],
         batch_groups=params["batch_group_count"],
         precision=params["precision"],
         dtype=np.float64 if any(a.dtype == np.float64 for a in (x, kernel, y)) else np.float32,
+        exchanged=numbers.lhs_spec[1] < numbers.lhs_spec[0],
         partitioned=partitioned,
+        onednn=onednn,
     ).simplified()
 
 

@@ -15,27 +15,28 @@ all taps in one reduction of many operands: one pass over x and dy, instead of o
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxcnn.lowering.arrays import add_up, divisor, image_by_image, pad, repeat, strided
 from jaxcnn.lowering.convolution import Convolution
-from jaxcnn.lowering.images import add_up, image_by_image, pad, repeat, strided
 
-# Taps written out in one loop body: more compile for seconds, so a larger window goes row by row of taps.
-TAPS = 64
+# Taps written out in one loop body: more compile for seconds, so a larger window goes run by run of taps.
+TAPS = 49
 
 
 def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
     """The convolution of x (batch, *size, channels) with kernel (*window, 1, channels_out)."""
-    if conv.taps > TAPS and conv.window[0] > 1:
-        row, read = _one_row_of_taps(conv, x)
-        rows = jnp.arange(conv.window[0]), kernel[:, None]
+    if conv.taps * conv.copies > TAPS:
+        run, read = _one_run_of_taps(conv, x)
+        kernels = kernel.reshape(-1, *run.window, 1, conv.channels_out)
         zeros = jnp.zeros((conv.batch, *conv.output, conv.channels_out), x.dtype)
-        return lax.scan(lambda y, tap: (y + forward(row, read(tap[0]), tap[1]), None), zeros, rows)[0]
+        runs = jnp.arange(len(kernels)), kernels
+        return lax.scan(lambda y, each: (y + forward(run, read(each[0]), each[1]), None), zeros, runs)[0]
     if max(conv.stride) == 1:
         return _flat(conv, x, kernel)
     if conv.partitioned:
@@ -45,10 +46,11 @@ def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
 
 def kernel_gradient(conv: Convolution, x: Array, dy: Array) -> Array:
     """The gradient (*window, 1, channels_out) of conv's kernel, from x and dy."""
-    if conv.taps > TAPS and conv.window[0] > 1:
-        row, read = _one_row_of_taps(conv, x)
-        rows = lax.map(lambda tap: kernel_gradient(row, read(tap), dy), jnp.arange(conv.window[0]))
-        return rows.reshape(*conv.window, 1, conv.channels_out)
+    if conv.taps * conv.copies > TAPS:
+        run, read = _one_run_of_taps(conv, x)
+        runs = jnp.arange(conv.taps // run.taps)
+        gradients = lax.map(lambda number: kernel_gradient(run, read(number), dy), runs)
+        return gradients.reshape(*conv.window, 1, conv.channels_out)
     images = _padded(conv, x)
     products = [strided(images, _place(conv, tap), conv.output, conv.stride) * dy for tap in _taps(conv)]
     # Over images and lines first: the sums of a line stay in the cache, and a line is as long as a vector.
@@ -68,9 +70,9 @@ def _flat(conv: Convolution, x: Array, kernel: Array) -> Array:
     length = 1 + sum((n - 1) * step for n, step in zip(conv.output, steps, strict=True))
     rows = images.reshape(batch, math.prod(size), channels)
     terms = []
-    for tap in _taps(conv):
+    for tap, weights in zip(_taps(conv), _weights(kernel, rows.ndim), strict=True):
         offset = sum(place * step for place, step in zip(_place(conv, tap), steps, strict=True))
-        terms.append(lax.slice_in_dim(rows, offset, offset + length, axis=1) * kernel[tap][None])
+        terms.append(lax.slice_in_dim(rows, offset, offset + length, axis=1) * weights)
     whole = (conv.output[0], *size[1:])
     y = lax.pad(
         add_up(terms), np.zeros((), x.dtype), [(0, 0, 0), (0, math.prod(whole) - length, 0), (0, 0, 0)]
@@ -81,10 +83,15 @@ def _flat(conv: Convolution, x: Array, kernel: Array) -> Array:
 def _strided(conv: Convolution, x: Array, kernel: Array) -> Array:
     images = _padded(conv, x)
     terms = []
-    for tap in _taps(conv):
-        weights = jnp.expand_dims(kernel[tap], range(conv.rank))
+    for tap, weights in zip(_taps(conv), _weights(kernel, images.ndim), strict=True):
         terms.append(strided(images, _place(conv, tap), conv.output, conv.stride) * weights)
     return add_up(terms)
+
+
+def _weights(kernel: Array, axes: int) -> Iterator[Array]:
+    """The weights of one tap after the other, to be multiplied with an array of so many axes."""
+    rows = kernel.reshape(-1, *(1,) * (axes - 2), kernel.shape[-1])
+    return (lax.slice_in_dim(rows, tap, tap + 1) for tap in range(len(rows)))
 
 
 def _add_each(one: tuple[Array, ...], other: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -96,18 +103,21 @@ def _padded(conv: Convolution, x: Array) -> Array:
     return lax.optimization_barrier(pad(repeat(x, conv.group_out), conv.padding))
 
 
-def _one_row_of_taps(conv: Convolution, x: Array) -> tuple[Convolution, Callable[[Array], Array]]:
-    """The same convolution with the first axis of its window cut to one tap, and what tap t of it reads."""
+def _one_run_of_taps(conv: Convolution, x: Array) -> tuple[Convolution, Callable[[Array], Array]]:
+    """The same convolution with the first axis of several taps cut to a run of them, and what a run reads."""
+    axis = next(axis for axis, w in enumerate(conv.window) if w > 1)
+    taps = divisor(conv.window[axis], TAPS * conv.window[axis] // (conv.taps * conv.copies))
     padded = pad(x, conv.padding)
-    reach = (conv.output[0] - 1) * conv.stride[0] + 1
-    row = replace(
+    reach = (conv.output[axis] - 1) * conv.stride[axis] + (taps - 1) * conv.dilation[axis] + 1
+    size = padded.shape[1:-1]
+    run = replace(
         conv,
-        size=(reach, *padded.shape[2:-1]),
-        window=(1, *conv.window[1:]),
+        size=(*size[:axis], reach, *size[axis + 1 :]),
+        window=(*conv.window[:axis], taps, *conv.window[axis + 1 :]),
         padding=((0, 0),) * conv.rank,
-        dilation=(1, *conv.dilation[1:]),
     )
-    return row, lambda tap: lax.dynamic_slice_in_dim(padded, tap * conv.dilation[0], reach, axis=1)
+    step = taps * conv.dilation[axis]
+    return run, lambda number: lax.dynamic_slice_in_dim(padded, number * step, reach, axis=axis + 1)
 
 
 def _taps(conv: Convolution) -> list[tuple[int, ...]]:

@@ -9,8 +9,9 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
 
 from jaxcnn.lowering import pooling, rules
-from jaxcnn.lowering.choice import chosen
+from jaxcnn.lowering.choice import lowering_of
 from jaxcnn.lowering.convolution import Convolution, convolution_of
+from jaxcnn.lowering.tag import allows_onednn
 
 XLA = "XLA's own"
 POOLS = {
@@ -81,9 +82,9 @@ def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
         images * positions * taps * (channels_in / groups) * channels_out,
 
     the same for a convolution and for both of its gradients: positions are those of its output, padding
-    included, or of its input where that is the one that is spread out (a transposed convolution), so that no
+    included, or of its input where that one is lhs-dilated (a transposed convolution), so that no
     zero between elements is counted. The gradients of a transposed convolution of stride 1, where nothing is
-    spread out, are counted as those of any other convolution.
+    dilated, are counted as those of any other convolution.
 
     Args:
         fn: any function of JAX arrays, jitted or not.
@@ -215,30 +216,37 @@ def _convolution(eqn: Any, place: _Place, *, flipped: bool) -> Row:
         jax.ShapeDtypeStruct([n if isinstance(n, int) else 1 for n in aval.shape], aval.dtype)
         for aval in avals
     )
-    conv = convolution_of(known_x, known_kernel, known_y, eqn.params, partitioned=place.partitioned)
+    conv = convolution_of(
+        known_x,
+        known_kernel,
+        known_y,
+        eqn.params,
+        partitioned=place.partitioned,
+        onednn=allows_onednn(eqn.ctx.xla_metadata),
+    )
     kind = _kind(eqn, conv, flipped, place.transposed)
-    spread, strided = map(_is_over_one, (eqn.params["lhs_dilation"], eqn.params["window_strides"]))
-    positions, taps = _positions_and_taps(kind, conv, flipped, spread=spread, strided=strided)
+    dilated, strided = map(_is_over_one, (eqn.params["lhs_dilation"], eqn.params["window_strides"]))
+    positions, taps = _positions_and_taps(kind, conv, flipped, dilated=dilated, strided=strided)
     pairs = conv.batch // conv.batch_groups * conv.group_in * conv.channels_out
     known = all(isinstance(n, int) for aval in avals for n in aval.shape)
     options = _options(
         stride=eqn.params["window_strides"],
         padding=eqn.params["padding"],
-        spread=eqn.params["lhs_dilation"],
+        lhs_dilation=eqn.params["lhs_dilation"],
         dilation=eqn.params["rhs_dilation"],
         groups=(conv.groups,),
         batch_groups=(conv.batch_groups,),
     )
-    reason = _handed_on_because(eqn)
-    choice = chosen(conv) if reason is None else None
+    reason = _fallback_reason(eqn)
+    lowering, reason = (XLA, reason) if reason else lowering_of(conv)
     return Row(
         kind=kind,
         x=x.shape,
         kernel=kernel.shape,
         y=y.shape,
         options=options,
-        lowering=choice.name if choice else XLA,
-        reason=choice.reason if choice else reason or "",
+        lowering=lowering,
+        reason=reason,
         macs=pairs * math.prod(positions) * math.prod(taps) if known else None,
         times=place.times,
     )
@@ -257,14 +265,14 @@ def _kind(eqn: Any, conv: Convolution, flipped: bool, transposed: int) -> str:
 
 
 def _positions_and_taps(
-    kind: str, conv: Convolution, flipped: bool, *, spread: bool, strided: bool
+    kind: str, conv: Convolution, flipped: bool, *, dilated: bool, strided: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The axes of the convolution's positions, and those of its taps, whichever array has them here."""
     if kind == "kernel gradient":  # the window is as large as dy, and the output as small as a window
-        return conv.size if spread else conv.window, conv.output
+        return conv.size if dilated else conv.window, conv.output
     if kind == "input gradient":  # x is dy; where that is strided, the convolution was a transposed one
-        return conv.output if strided and not spread else conv.size, conv.window
-    if spread:
+        return conv.output if strided and not dilated else conv.size, conv.window
+    if dilated:
         return conv.size, conv.window
     if flipped:  # perhaps a transposed convolution of stride 1: then x has fewer positions than y
         return min(conv.size, conv.output, key=math.prod), conv.window
@@ -275,9 +283,9 @@ def _is_over_one(steps: Sequence[int]) -> bool:
     return max(steps, default=1) > 1
 
 
-def _handed_on_because(eqn: Any) -> str | None:
+def _fallback_reason(eqn: Any) -> str | None:
     avals = [variable.aval for variable in (*eqn.invars, *eqn.outvars)]
-    if reason := rules.handed_on_because(eqn.ctx.xla_metadata, avals):
+    if reason := rules.fallback_reason(eqn.ctx.xla_metadata, avals):
         return reason
     if jax.default_backend() != rules.PLATFORM:
         return f"the rewrites are for {rules.PLATFORM}"
@@ -287,7 +295,7 @@ def _handed_on_because(eqn: Any) -> str | None:
 def _pool(eqn: Any, place: _Place) -> Row:
     name, params = eqn.primitive.name, eqn.params
     avals, y = [variable.aval for variable in eqn.invars], eqn.outvars[0].aval
-    reason = _handed_on_because(eqn)
+    reason = _fallback_reason(eqn)
     choice = None
     if reason is None and name in pooling.CHOICES:
         choice = pooling.choose(pooling.pooling_of(name, avals, y, params, partitioned=place.partitioned))
@@ -301,7 +309,7 @@ def _pool(eqn: Any, place: _Place) -> Row:
         options=_options(
             stride=params["window_strides"],
             padding=params["padding"],
-            spread=params.get("base_dilation", ()),
+            base_dilation=params.get("base_dilation", ()),
             dilation=params.get("window_dilation", ()),
         ),
         lowering=choice.name if choice else XLA,

@@ -22,10 +22,10 @@ import numpy as np
 from jax import Array, lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from jaxcnn.lowering.arrays import add_up
 from jaxcnn.lowering.convolution import Convolution
-from jaxcnn.lowering.images import add_up
 
-PRODUCTS = 80  # products written out in one loop body: more compile for seconds
+PRODUCTS = 40  # products written out in one loop body: more compile for seconds
 
 
 def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
@@ -36,16 +36,19 @@ def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
     steps = [math.prod(size[axis + 1 :]) for axis in range(conv.rank)]
     # Positions of a line beyond the output read on in the next line; they are computed and dropped.
     length = 1 + sum((n - 1) * step for n, step in zip(conv.output, steps, strict=True))
-    by_output = jnp.moveaxis(kernel, -1, 0).reshape(conv.groups, conv.group_out, *kernel.shape[:-1])
+    # One column of weights (1, groups, group_out, 1) for each tap and input channel.
+    weights = kernel.reshape(-1, conv.groups, conv.group_out)
+    weights = jnp.moveaxis(weights, 0, -1)[None]
     terms = []
     for tap in itertools.product(*map(range, conv.window)):
         phase, place = _phase_and_place(conv, tap)
         offset = sum(p * step for p, step in zip(place, steps, strict=True))
         for i in range(conv.group_in):
-            plane = planes[
-                (*phase, slice(None), slice(None), slice(i, i + 1), slice(offset, offset + length))
-            ]
-            terms.append(plane * by_output[(..., *tap, i)].reshape(1, conv.groups, conv.group_out, 1))
+            start = (*phase, 0, 0, i, offset)
+            stop = (*(p + 1 for p in phase), batch, conv.groups, i + 1, offset + length)
+            plane = lax.slice(planes, start, stop).reshape(batch, conv.groups, 1, length)
+            number = len(terms)
+            terms.append(plane * lax.slice_in_dim(weights, number, number + 1, axis=-1))
     y = _positions_last(add_up(terms).reshape(batch, conv.channels_out, length))
     whole = (conv.output[0], *size[1:])
     y = lax.pad(

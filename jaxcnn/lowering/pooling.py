@@ -29,8 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxcnn.lowering.arrays import divisor
 from jaxcnn.lowering.convolution import Pairs
-from jaxcnn.lowering.images import divisor
 
 # Taps that are written out as one loop, and at all: beyond, compiling takes longer than it saves.
 TOGETHER, TAPS = 16, 64
@@ -50,7 +50,7 @@ class Pooling:
     stride: tuple[int, ...]
     padding: Pairs
     dilation: tuple[int, ...]
-    spread: tuple[int, ...]
+    base_dilation: tuple[int, ...]
     of_maximum: bool = True  # where a derivative could be that of a minimum
     partitioned: bool = False  # XLA divides the arrays over devices: loops over images would gather them
 
@@ -104,7 +104,7 @@ def pooling_of(
         stride=tuple(params["window_strides"]),
         padding=tuple((low, high) for low, high in params["padding"]),
         dilation=tuple(params.get("window_dilation", ones)),
-        spread=tuple(params.get("base_dilation", ones)),
+        base_dilation=tuple(params.get("base_dilation", ones)),
         of_maximum=params.get("select_prim", lax.ge_p) is lax.ge_p,
         partitioned=partitioned,
     )
@@ -112,7 +112,7 @@ def pooling_of(
 
 def choose(pooling: Pooling) -> Choice | None:
     """The rewrite for this pooling; None where XLA's own is not slower, or nothing else is known."""
-    unusual = max(pooling.spread) > 1 or not pooling.of_maximum or min(map(min, pooling.padding)) < 0
+    unusual = max(pooling.base_dilation) > 1 or not pooling.of_maximum or min(map(min, pooling.padding)) < 0
     only_last = all(w == 1 for w in pooling.window[:-1])  # single channels of a vector: shifted ones are slow
     one_window = all(n == 1 for n, w in zip(pooling.output, pooling.window, strict=True) if w > 1)
     if unusual or (pooling.kind == "reduce_window_sum" and (only_last or one_window)):

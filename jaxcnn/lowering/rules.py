@@ -1,7 +1,7 @@
-"""JAX's lowering rules for marked convolutions and pooling, and for their derivatives.
+"""JAX's lowering rules for tagged convolutions and pooling, and for their derivatives.
 
 This is the one place that knows JAX's private tables: the rule that was in force before ours is looked up
-there, and everything that is not marked or not eligible is handed on to it.
+there, and everything that is not tagged or not eligible is handed on to it.
 """
 
 import functools
@@ -16,7 +16,8 @@ from jax.interpreters import mlir
 from jaxcnn.lowering import pooling
 from jaxcnn.lowering.choice import lower
 from jaxcnn.lowering.convolution import convolution_of, from_channels_last, to_channels_last
-from jaxcnn.lowering.mark import is_forbidden, is_marked, rewriting
+from jaxcnn.lowering.onednn.available import is_switched_off
+from jaxcnn.lowering.tag import allows_onednn, is_forbidden, is_tagged, rewriting
 
 PLATFORM = "cpu"
 
@@ -24,6 +25,7 @@ PLATFORM = "cpu"
 @functools.cache
 def register() -> bool:
     """Put the rules in front of those in force; False, and nothing done, where JAX does not show them."""
+    is_switched_off()  # the environment is read now
     rules: dict[Any, Callable[..., Any]] = {
         jax.lax.conv_general_dilated_p: _lower_convolution,
         jax.lax.reduce_window_max_p: _lower_pooling("reduce_window_max"),
@@ -47,11 +49,18 @@ def _rule_in_force(primitive: Any) -> Callable[..., Any]:
     return entry.rule
 
 
-def _lower_convolution(handed_on: Callable[..., Any], ctx: Any, x: Any, kernel: Any, **params: Any) -> Any:
+def _lower_convolution(fallback: Callable[..., Any], ctx: Any, x: Any, kernel: Any, **params: Any) -> Any:
     if not _is_eligible(ctx):
-        return handed_on(ctx, x, kernel, **params)
+        return fallback(ctx, x, kernel, **params)
     (x_aval, kernel_aval), (y_aval,) = ctx.avals_in, ctx.avals_out
-    conv = convolution_of(x_aval, kernel_aval, y_aval, params, partitioned=_is_partitioned(ctx))
+    conv = convolution_of(
+        x_aval,
+        kernel_aval,
+        y_aval,
+        params,
+        partitioned=_is_partitioned(ctx),
+        onednn=allows_onednn(ctx.jaxpr_eqn_ctx.xla_metadata),
+    )
     numbers = params["dimension_numbers"]
 
     def rewritten(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -67,13 +76,13 @@ def _lower_convolution(handed_on: Callable[..., Any], ctx: Any, x: Any, kernel: 
 
 
 def _lower_pooling(kind: str) -> Callable[..., Any]:
-    def rule(handed_on: Callable[..., Any], ctx: Any, *operands: Any, **params: Any) -> Any:
+    def rule(fallback: Callable[..., Any], ctx: Any, *operands: Any, **params: Any) -> Any:
         if not _is_eligible(ctx):
-            return handed_on(ctx, *operands, **params)
+            return fallback(ctx, *operands, **params)
         (y_aval,) = ctx.avals_out
         pool = pooling.pooling_of(kind, ctx.avals_in, y_aval, params, partitioned=_is_partitioned(ctx))
         if pooling.choose(pool) is None:
-            return handed_on(ctx, *operands, **params)
+            return fallback(ctx, *operands, **params)
         wide = _wide(*ctx.avals_in)
 
         def rewritten(*operands: jax.Array) -> jax.Array:
@@ -98,17 +107,15 @@ def _lower_as(rewritten: Callable[..., jax.Array], ctx: Any, *operands: Any) -> 
 
 def _is_eligible(ctx: Any) -> bool:
     eqn_ctx = ctx.jaxpr_eqn_ctx
-    return eqn_ctx is not None and not handed_on_because(
-        eqn_ctx.xla_metadata, (*ctx.avals_in, *ctx.avals_out)
-    )
+    return eqn_ctx is not None and not fallback_reason(eqn_ctx.xla_metadata, (*ctx.avals_in, *ctx.avals_out))
 
 
-def handed_on_because(metadata: Mapping[str, Any] | None, avals: Sequence[Any]) -> str | None:
+def fallback_reason(metadata: Mapping[str, Any] | None, avals: Sequence[Any]) -> str | None:
     """Why an equation with this metadata and these operands and results is left to JAX; None if it is not."""
     if is_forbidden(metadata):
         return "accelerate(False) is around it"
-    if not is_marked(metadata):
-        return "not marked: no accelerate() is around it"
+    if not is_tagged(metadata):
+        return "not tagged: no accelerate() is around it"
     return next(filter(None, map(_not_plain, avals)), None)
 
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxcnn.lowering.arrays import pad, strided
 from jaxcnn.lowering.convolution import Convolution
-from jaxcnn.lowering.images import pad, strided
 
 Lower = Callable[[Convolution, Array, Array], Array]
 
@@ -45,8 +45,9 @@ def _of_planes(conv: Convolution) -> Convolution:
         output=conv.output[1:],
         stride=conv.stride[1:],
         padding=conv.padding[1:],
-        spread=conv.spread[1:],
+        lhs_dilation=conv.lhs_dilation[1:],
         dilation=conv.dilation[1:],
+        copies=conv.copies * conv.window[0],
     )
 
 

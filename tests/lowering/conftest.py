@@ -3,14 +3,15 @@
 import jax
 import pytest
 
-from jaxcnn.lowering import onednn
+from jaxcnn.lowering.onednn import instruction
+from jaxcnn.lowering.onednn.available import unavailable
 
 
 @pytest.fixture
 def without_onednn(monkeypatch):
     """The rewrites of this package, also where oneDNN would be taken."""
     jax.clear_caches()
-    monkeypatch.setattr(onednn, "is_available", lambda: False)
+    monkeypatch.setattr(instruction, "unavailable", lambda: "a test is without it")
     yield
     jax.clear_caches()
 
@@ -20,5 +21,5 @@ def either(request):
     """A test with oneDNN, and without."""
     if request.param == "without oneDNN":
         request.getfixturevalue("without_onednn")
-    elif not onednn.is_available():
+    elif unavailable():
         pytest.skip("this JAX does not have oneDNN's instructions")

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from jax import lax
 
 import jaxcnn
-from jaxcnn.lowering import onednn
-from jaxcnn.lowering.choice import CONVOLUTIONS, KERNEL_GRADIENTS
+from jaxcnn.lowering.choice import CONVOLUTIONS, KERNEL_GRADIENTS, LHS_DILATED
 from jaxcnn.lowering.convolution import convolution_of
+from jaxcnn.lowering.onednn.available import unavailable
 from tests.lowering.oracle import Problem, errors, problems
 
 ONE_TAP = [
@@ -45,9 +45,16 @@ SPREAD = [
     ),
     Problem((4, 1), (2, 3), group_in=2, group_out=2, spread=(4, 3), padding=((0, 5), (2, 2))),
 ]
+ALIKE = [
+    Problem((5, 6), (4, 4), group_in=3, group_out=4, spread=(2, 2), padding=((2, 2), (1, 3))),
+    Problem((5, 3), (7, 2), group_in=3, group_out=2, groups=2, spread=(3, 5), padding=((4, 1), (3, -1))),
+    Problem((4, 2), (2, 3), groups=3, group_out=2, spread=(4, 3), padding=((0, 5), (7, 2))),
+    Problem((3, 2, 4), (3, 4, 1), group_in=2, spread=(2, 2, 1), padding=((1, 1), (0, 3), (0, 0))),
+]
 # What each row of the tables can compute, chosen or not: a new one needs an entry.
 FITTING = {
     "phases": SPREAD,
+    "all phases at once": ALIKE,
     "one matrix product": ONE_TAP,
     "shifted products": DEPTHWISE,
     "shifted planes": GROUPED,
@@ -140,7 +147,7 @@ def test_real_sizes(name):
     check(REAL[name])
 
 
-def normal_form(problem: Problem) -> Any:
+def normal_form_of(problem: Problem) -> Any:
     x, kernel, y = (jax.ShapeDtypeStruct(shape, np.float32) for shape in problem.shapes())
     params = {
         "window_strides": problem.stride,
@@ -159,22 +166,22 @@ def each_problem(table):
     return [
         pytest.param(row, problem, id=f"{row.name}-{place}")
         for row in table
-        if "oneDNN" not in row.name or onednn.is_available()
+        if "oneDNN" not in row.name or not unavailable()
         for place, problem in enumerate(FITTING[row.name])
     ]
 
 
-@pytest.mark.parametrize(("row", "problem"), each_problem(CONVOLUTIONS))
+@pytest.mark.parametrize(("row", "problem"), each_problem((*LHS_DILATED, *CONVOLUTIONS)))
 def test_every_row_of_the_table_of_convolutions(row, problem):
     arrays = problem.arrays()
-    y = jax.jit(row.rewrite, static_argnums=0)(normal_form(problem), *arrays[:2])
+    y = jax.jit(row.rewrite, static_argnums=0)(normal_form_of(problem), *arrays[:2])
     assert errors([y], problem.oracle(*arrays)[:1])[0] < 1e-5
 
 
 @pytest.mark.parametrize(("row", "problem"), each_problem(KERNEL_GRADIENTS))
 def test_every_row_of_the_table_of_kernel_gradients(row, problem):
     x, kernel, dy = problem.arrays()
-    gradient = jax.jit(row.rewrite, static_argnums=0)(normal_form(problem), x, dy)
+    gradient = jax.jit(row.rewrite, static_argnums=0)(normal_form_of(problem), x, dy)
     assert errors([gradient], problem.oracle(x, kernel, dy)[2:])[0] < 1e-5
 
 

@@ -167,11 +167,15 @@ def test_why_not():
     def plain(x, kernel):
         return Problem((9, 8), (3, 3), groups=6).conv(x, kernel)
 
-    assert jaxcnn.explain(plain, X, KERNEL)[0].reason == "not marked: no accelerate() is around it"
+    assert jaxcnn.explain(plain, X, KERNEL)[0].reason == "not tagged: no accelerate() is around it"
     with jaxcnn.accelerate():
         assert jaxcnn.explain(plain, X, KERNEL)[0].lowering == "shifted products"
         assert jaxcnn.explain(plain, X.astype(int), KERNEL.astype(int))[0].reason.startswith("int")
         assert jaxcnn.explain(plain, X[:0], KERNEL)[0].reason == "nothing to compute: an axis is empty"
+        with jaxcnn.accelerate(onednn=False):
+            (row,) = jaxcnn.explain(plain, X, KERNEL)
+        assert row.lowering == "shifted products"
+        assert row.reason.endswith("no oneDNN: accelerate(onednn=False) is around it")
         with jaxcnn.accelerate(False):
             assert jaxcnn.explain(plain, X, KERNEL)[0].reason == "accelerate(False) is around it"
 

@@ -312,7 +312,7 @@ def test_an_empty_batch_is_handed_on():
 
 def test_the_choice_says_why():
     size = {"size": (2, 8, 8, 3), "output": (2, 4, 4, 3), "padding": ((0, 0),) * 4}
-    steps = {"window": (1, 2, 2, 1), "stride": (1, 2, 2, 1), "dilation": (1,) * 4, "spread": (1,) * 4}
+    steps = {"window": (1, 2, 2, 1), "stride": (1, 2, 2, 1), "dilation": (1,) * 4, "base_dilation": (1,) * 4}
     problem = pooling.Pooling(kind="select_and_scatter_add", **size, **steps)
     choice = pooling.choose(problem)
     assert choice is not None and choice.name == "winning taps" and "gathers" in choice.reason

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxcnn.lowering.arrays import strided
 from jaxcnn.lowering.convolution import Convolution
-from jaxcnn.lowering.images import strided
 
 # One axis of one tap: first element of x and of y, and how many.
 Span = tuple[int, int, int]
@@ -69,12 +69,11 @@ def _spans(conv: Convolution, tap: tuple[int, ...]) -> list[Span] | None:
     """The positions whose element of x at this tap is no padding, per axis; None if there are none."""
     spans = []
     for axis, t in enumerate(tap):
-        offset, step = t * conv.dilation[axis] - conv.padding[axis][0], conv.stride[axis]
-        first = max(0, -(offset // step))
-        last = min(conv.output[axis] - 1, (conv.size[axis] - 1 - offset) // step)
-        if last < first:
+        positions = conv.positions(axis, t)
+        if not positions:
             return None
-        spans.append((first * step + offset, first, last - first + 1))
+        offset = t * conv.dilation[axis] - conv.padding[axis][0]
+        spans.append((positions.start * conv.stride[axis] + offset, positions.start, len(positions)))
     return spans
 
 

@@ -1,12 +1,11 @@
-"""What several rewrites do to images: pad or crop them, read one tap of the window, work image by image."""
+"""What several rewrites do to arrays: pad them, read one tap of the window, work image by image."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 from jax import Array, lax
 
-from jaxcnn.lowering.convolution import Convolution, Pairs
+from jaxcnn.lowering.convolution import Pairs
 
 
 def pad(x: Array, pairs: Pairs) -> Array:
@@ -15,32 +14,6 @@ def pad(x: Array, pairs: Pairs) -> Array:
         return x
     config = [(0, 0, 0), *((low, high, 0) for low, high in pairs), (0, 0, 0)]
     return lax.pad(x, np.zeros((), x.dtype), config)
-
-
-def crop(conv: Convolution, x: Array) -> tuple[Convolution, Array]:
-    """The same convolution with no negative padding: x cropped instead."""
-    if all(low >= 0 and high >= 0 for low, high in conv.padding):
-        return conv, x
-    return cropped(conv), pad(x, _taken_away(conv))
-
-
-def cropped(conv: Convolution) -> Convolution:
-    """The convolution that `crop` gives."""
-    taken = _taken_away(conv)
-    return replace(
-        conv,
-        size=tuple(n + low + high for n, (low, high) in zip(conv.size, taken, strict=True)),
-        padding=tuple((low - a, high - b) for (low, high), (a, b) in zip(conv.padding, taken, strict=True)),
-    ).simplified()
-
-
-def _taken_away(conv: Convolution) -> Pairs:
-    """The negative padding; where it leaves nothing of an axis, all of the padding, which is all there is."""
-    taken = (((min(low, 0), min(high, 0)), (low, high)) for low, high in conv.padding)
-    return tuple(
-        negative if n + sum(negative) > 0 else both
-        for n, (negative, both) in zip(conv.size, taken, strict=True)
-    )
 
 
 def strided(x: Array, start: Sequence[int], count: Sequence[int], stride: Sequence[int]) -> Array:

@@ -1,0 +1,90 @@
+"""The box of convolutions for which oneDNN's instruction is used: its faces, each with its reason.
+
+oneDNN has many codes for a convolution and takes the first that accepts the shape. Some of them, for some
+shapes, compute wrong numbers or read and write where they must not, and the codes of last resort (`gemm`,
+`ref`) divide work over threads that wait for it, or are scalar. What is known of that, from the source of the
+releases that JAX 0.10 and 0.12 carry (3.7.3 and 3.12.3) and from drawing shapes, is all here; no face is a matter
+of speed. A face is drawn where it is simple to state, not as far out as a fault allows. `make fuzz` draws shapes on
+both sides of every face.
+
+The names are oneDNN's. `brgemm` is its code for dense and grouped convolutions, `brdgmm` that for one channel a
+group, `jit` the older ones. All faults that are known are in the form of brgemm that copies x into a buffer
+first. It does so, with AVX-512 only, where the last axis has one position, and for dense convolutions of one
+channel.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxcnn.lowering.convolution import Convolution
+
+LONGEST = 128  # elements of a window along an axis: no longer ones were tried
+LONGEST_BUFFERED = 16  # the same along all axes but the last, for one channel
+
+
+class Face(NamedTuple):
+    """One condition, and what is said of a convolution that does not meet it."""
+
+    holds: Callable[[Convolution], bool]
+    otherwise: str
+
+
+def outside(conv: Convolution) -> str | None:
+    """Why a convolution in normal form is outside the box; None if it is inside."""
+    return next((face.otherwise for face in FACES if not face.holds(conv)), None)
+
+
+def _has_up_to_three_axes(conv: Convolution) -> bool:
+    # With one channel a group, a volume can get the code of last resort.
+    return 1 <= conv.rank <= (2 if conv.is_depthwise else 3)
+
+
+def _has_several_last_positions(conv: Convolution) -> bool:
+    # brgemm then copies x, and where the channels are divided into blocks (by the size of the cache: no shape
+    # that was tried tells of another machine) and are no multiple of 16, the last ones are left out of the sum,
+    # before 3.12.2, or weights are read from behind the end of their array, to this day.
+    return conv.output[-1] > 1
+
+
+def _steps_inside_its_window(conv: Convolution) -> bool:
+    # The size of the buffer is reckoned with min(window, stride) in place of the stride, before 3.13
+    # (uxlfoundation/oneDNN#5494): memory behind it is overwritten.
+    return all(s <= w for s, w in zip(conv.stride, conv.window, strict=True))
+
+
+def _has_short_window(conv: Convolution) -> bool:
+    # The buffer for one channel grows with the cube of the first axis of the window: to gigabytes a thread.
+    buffered = conv.channels_in == 1 and any(w > LONGEST_BUFFERED for w in conv.window[:-1])
+    return max(conv.window) <= LONGEST and not buffered
+
+
+def _is_padded_less_than_its_window(conv: Convolution) -> bool:
+    # Otherwise whole windows lie in padding, which the normal form has left out; the older codes refuse them.
+    axes = zip(conv.padding, conv.window, conv.dilation, strict=True)
+    return all(0 <= min(pair) and max(pair) <= (w - 1) * d for pair, w, d in axes)
+
+
+def _is_counted_in_32_bits(conv: Convolution) -> bool:
+    # oneDNN reckons some places in an array, in bytes, in 32 bits.
+    x = conv.batch * math.prod(conv.size) * conv.channels_in
+    y = conv.batch * math.prod(conv.output) * conv.channels_out
+    return max(x, y, conv.taps * conv.group_in * conv.channels_out) < 2**29
+
+
+FACES = (
+    Face(lambda conv: conv.onednn, "accelerate(onednn=False) is around it"),
+    Face(lambda conv: conv.dtype == np.float32, "oneDNN's instruction is for float32"),
+    Face(lambda conv: not conv.partitioned, "the program is divided over devices, or exported"),
+    Face(
+        lambda conv: not conv.is_lhs_dilated and conv.batch_groups == 1, "zeros lie between the elements of x"
+    ),
+    Face(_has_up_to_three_axes, "it has too many spatial axes, or none"),
+    Face(_has_several_last_positions, "its last axis has one position"),
+    Face(_steps_inside_its_window, "its stride is greater than its window"),
+    Face(_has_short_window, "its window is too long"),
+    Face(_is_padded_less_than_its_window, "whole windows lie in padding"),
+    Face(_is_counted_in_32_bits, "its arrays are too large"),
+)
