@@ -1,8 +1,9 @@
-# make train, make lessons, make test, make check. Each installs what it needs on first use and starts at once after that.
+# make train, make lessons, make test, make fuzz, make check. Each installs what it needs on first use and starts at once after that.
 #   make train ARGS="--model resnet20"     flags for experiments/train_classifier.py
 #   make train EXTRA=cuda                  more extras of pyproject.toml: cuda, tpu, tensorflow
 #   make lessons ARGS="--lang ko"          flags for experiments/lessons.py
 #   make test ARGS="-m 'not slow'"         flags for pytest
+#   make fuzz SEED=1 CASES=2000 MINUTES=10 drawn convolutions against float64, until the first of the two
 #   make train PYTHON=python3.12           the Python that .venv is made with
 
 PYTHON ?= python3
@@ -26,7 +27,7 @@ LESSONS := $(call stamp,train lessons)
 TEST := $(call stamp,train lessons test)
 CHECK := $(call stamp,train lessons test dev)
 
-.PHONY: train lessons test check
+.PHONY: train lessons test fuzz check
 train: $(TRAIN)
 	@$(RUN) experiments/train_classifier.py $(ARGS)
 
@@ -35,6 +36,10 @@ lessons: $(LESSONS)
 
 test: $(TEST)
 	@$(RUN) -m pytest -q -n auto --maxprocesses 8 $(ARGS)
+
+fuzz: $(TEST)
+	@$(RUN) -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(if $(CASES),--cases $(CASES)) \
+	  $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 check: $(CHECK)
 	@$(RUN) -m ruff format --check .

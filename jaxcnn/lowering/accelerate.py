@@ -28,8 +28,8 @@ class accelerate:
     outside, and a thread started inside, do not see it. A function jitted and called outside before is traced
     again inside. Values and derivatives stay the same up to rounding.
 
-    With `onednn=False` the rewrites stay, but none becomes the instruction that XLA has for oneDNN: slower, and
-    every program can be serialized. JAXCNN_ONEDNN=0 in the environment does that for a whole process.
+    With `onednn=False` the rewrites stay, but none becomes the instruction that XLA has for oneDNN: slower,
+    and every program can be serialized. JAXCNN_ONEDNN=0 in the environment does that for a whole process.
 
     Args:
         enabled: False turns the rewrites off, in jaxcnn's own functions too, and wins over any True.

@@ -1,9 +1,9 @@
 """Which rewrite compiles a convolution: the first row of a table whose condition holds.
 
 There is a table for convolutions of images (forward ones and gradients of their input) and one for gradients
-of kernels, both for convolutions in normal form, and one for convolutions with zeros between the elements of x.
-The conditions are thresholds measured on CPU (docs/performance.md says how), and limits of how much is written
-out: a convolution or a gradient is at most 300 operations of StableHLO.
+of kernels, both for convolutions in normal form, and one for convolutions with zeros between the elements of
+x. The conditions are thresholds measured on CPU (docs/performance.md says how), and limits of how much is
+written out: a convolution or a gradient is at most 300 operations of StableHLO.
 """
 
 import math

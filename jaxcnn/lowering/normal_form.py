@@ -1,20 +1,20 @@
-"""The part of a convolution that computes something: all that does not is left out before a rewrite is chosen.
+"""The part of a convolution that computes something: the rest is left out before a rewrite is chosen.
 
 Along one axis, of no lhs_dilation,
 
     y[n, j, o] = sum_{t, c} x[n, j * stride + t * dilation - low, c] * kernel[t, c, o],
 
-taps and positions that read nothing but padding are left out, and so are elements of x that no position reads:
-what lies between windows that are less than a stride long, and between the elements of a single window. Then
-axes disappear, each by a mere change of shape:
+taps and positions that read nothing but padding are left out, and so are elements of x that no position
+reads: what lies between windows that are less than a stride long, and between the elements of a single
+window. Then axes disappear, each by a mere change of shape:
 
 - one position of a window of one tap is no axis;
 - the first axis, where the window has one tap and the stride is 1, is part of the batch;
-- the last axis, where the windows stand side by side (the stride is the window: a patch embedding, or the only
-  window of an image as wide as it), is part of the channels.
+- the last axis, where the windows stand side by side (the stride is the window: a patch embedding, or the
+  only window of an image as wide as it), is part of the channels.
 
-Every rewrite gains by it, and oneDNN's code needs it: see `onednn.box`. The gradient of the kernel takes the same
-steps, backward for the kernel.
+Every rewrite gains by it, and oneDNN's code needs it: see `onednn.box`. The gradient of the kernel takes the
+same steps, backward for the kernel.
 """
 
 from dataclasses import dataclass, replace
@@ -52,7 +52,7 @@ class Axis(NamedTuple):
 
 @dataclass(frozen=True)
 class NormalForm:
-    """What is left of a convolution, and how its operands and its result come from the original's and back."""
+    """What is left of a convolution, and how to get its operands and the original's result."""
 
     original: Convolution
     axes: tuple[Axis, ...]

@@ -2,7 +2,8 @@
 
 JAX's x86 wheels carry oneDNN, and XLA:CPU has an instruction for its forward convolution in float32, which it
 does not use by default. `available` says whether this process may use it, `box` for which convolutions it is
-used, `call` writes it out, `instruction` prepares a convolution for it, and `gradient` makes of a kernel's gradient a convolution for it.
+used, `call` writes it out, `instruction` prepares a convolution for it, and `gradient` makes the gradient of
+a kernel one.
 """
 
 from jaxcnn.lowering.onednn.gradient import kernel_gradient, why_no_kernel_gradient

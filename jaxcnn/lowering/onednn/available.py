@@ -3,11 +3,11 @@
 import functools
 import math
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 
 from jaxcnn.lowering.convolution import Convolution
@@ -25,7 +25,7 @@ def unavailable() -> str | None:
     """Why the instruction is not available now; None if it is."""
     settings: Any = jax.config
     if settings.jax_enable_compilation_cache and settings.jax_compilation_cache_dir:
-        return "JAX keeps its programs (jax_compilation_cache_dir), and cannot keep one with oneDNN's instruction"
+        return "JAX cannot keep a program with oneDNN's instruction (jax_compilation_cache_dir)"
     return _never_available()
 
 
@@ -42,8 +42,8 @@ def is_switched_off() -> bool:
 def _never_available() -> str | None:
     if is_switched_off():
         return f"{SWITCH}=0 is set"
-    if jaxlib.__version__ not in FUZZED:
-        return f"the oneDNN of jaxlib {jaxlib.__version__} was not fuzzed"
+    if version("jaxlib") not in FUZZED:
+        return f"the oneDNN of jaxlib {version('jaxlib')} was not fuzzed"
     # Without AVX2 oneDNN has only its code of last resort. Linux tells; elsewhere nothing was tried.
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
     if limit.upper() in WITHOUT_AVX2 or not (CPU_INFO.is_file() and " avx2 " in CPU_INFO.read_text()):

@@ -3,12 +3,12 @@
 oneDNN has many codes for a convolution and takes the first that accepts the shape. Some of them, for some
 shapes, compute wrong numbers or read and write where they must not, and the codes of last resort (`gemm`,
 `ref`) divide work over threads that wait for it, or are scalar. What is known of that, from the source of the
-releases that JAX 0.10 and 0.12 carry (3.7.3 and 3.12.3) and from drawing shapes, is all here; no face is a matter
-of speed. A face is drawn where it is simple to state, not as far out as a fault allows. `make fuzz` draws shapes on
-both sides of every face.
+releases that JAX 0.10 and 0.12 carry (3.7.3 and 3.12.3) and from drawing shapes, is all here; no face is a
+matter of speed. A face is drawn where it is simple to state, not as far out as a fault allows. `make fuzz`
+draws shapes on both sides of every face.
 
-The names are oneDNN's. `brgemm` is its code for dense and grouped convolutions, `brdgmm` that for one channel a
-group, `jit` the older ones. All faults that are known are in the form of brgemm that copies x into a buffer
+The names are oneDNN's. `brgemm` is its code for dense and grouped convolutions, `brdgmm` that for one channel
+a group, `jit` the older ones. All faults that are known are in the form of brgemm that copies x into a buffer
 first. It does so, with AVX-512 only, where the last axis has one position, and for dense convolutions of one
 channel.
 """
@@ -44,8 +44,8 @@ def _has_up_to_three_axes(conv: Convolution) -> bool:
 
 def _has_several_last_positions(conv: Convolution) -> bool:
     # brgemm then copies x, and where the channels are divided into blocks (by the size of the cache: no shape
-    # that was tried tells of another machine) and are no multiple of 16, the last ones are left out of the sum,
-    # before 3.12.2, or weights are read from behind the end of their array, to this day.
+    # that was tried tells of another machine) and are no multiple of 16, the last ones are left out of the
+    # sum, before 3.12.2, or weights are read from behind the end of their array, to this day.
     return conv.output[-1] > 1
 
 

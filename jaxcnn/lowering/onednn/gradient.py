@@ -2,9 +2,9 @@
 
     dkernel[t, c, o] = sum_{n, j} x[n, j * stride + t * dilation - low, c] * dy[n, j, o]
 
-has the images n for its input channels, the channels c as one more spatial axis, dy for its kernel, and stride
-and dilation exchanged. Large images are cut into tiles, each an image of its own, and few are worked on at a
-time: they stay in the cache.
+has the images n for its input channels, the channels c as one more spatial axis, dy for its kernel, and
+stride and dilation exchanged. Large images are cut into tiles, each an image of its own, and few are worked
+on at a time: they stay in the cache.
 """
 
 import functools

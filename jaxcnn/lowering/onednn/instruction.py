@@ -27,7 +27,7 @@ def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
 
 
 def _evenly_padded(conv: Convolution, x: Array) -> tuple[Convolution, Array]:
-    """The same convolution, x padded by hand unless its padding is that of a plain window, alike at both ends.
+    """The same convolution, x padded by hand unless its padding is that of a plain window, even.
 
     Only then, or without padding, oneDNN has a code for one channel a group other than that of last resort.
     """
