@@ -124,7 +124,7 @@ def _is_grouped_and_strided(conv: Convolution) -> bool:
 
 
 def _is_volume(conv: Convolution) -> bool:
-    return conv.groups == 1 and conv.rank == 3 and conv.window[0] * conv.copies <= PHASES
+    return conv.groups == 1 and conv.rank == 3 and conv.window[0] * conv.copies <= PLANES
 
 
 def _has_small_or_padded_images(conv: Convolution) -> bool:
@@ -136,19 +136,32 @@ def _has_small_or_padded_images(conv: Convolution) -> bool:
     return few_positions or matmul.share_of_padding(conv) > 0.4
 
 
+def _has_few_outputs(conv: Convolution) -> bool:
+    return conv.groups == 1 and conv.channels_out < 8 and conv.channels_in >= 16 and conv.taps <= 9
+
+
+def _reads_x_once(conv: Convolution) -> bool:
+    once = all(w == 1 or n == 1 for w, n in zip(conv.window, conv.output, strict=True))
+    return conv.groups == 1 and once and conv.taps * conv.copies <= TAPS
+
+
 def _is_best_in_onednn(conv: Convolution) -> bool:
-    fills_no_vector = conv.groups == 1 and conv.channels_out < 8
-    return not fills_no_vector and onednn.why_not(conv) is None
+    fills_no_vector = conv.groups == 1 and conv.channels_out < 8 <= conv.channels_in
+    # It writes the kernel in another order first.
+    is_mostly_kernel = conv.batch * math.prod(conv.output) <= 64 and conv.taps * conv.group_in > 2**12
+    return not (fills_no_vector or is_mostly_kernel) and onednn.why_not(conv) is None
 
 
 def _has_gradient_best_in_onednn(conv: Convolution) -> bool:
-    is_line = conv.groups == 1 and conv.rank == 1
-    return not is_line and conv.rank <= 2 and onednn.why_no_kernel_gradient(conv) is None
+    is_short_line = conv.groups == 1 and conv.rank == 1 and conv.taps < 32
+    return not is_short_line and onednn.why_no_kernel_gradient(conv) is None
 
 
 def _has_phases_alike(conv: Convolution) -> bool:
     many = transposed.phases(conv) > PHASES
-    return transposed.phases_are_alike(conv) and (many or transposed.work_of_all_phases(conv) == 1)
+    fill_a_vector = conv.groups == 1 and conv.channels_out < 8
+    are_products = all(w <= p for w, p in zip(conv.window, conv.lhs_dilation, strict=True))
+    return transposed.phases_are_alike(conv) and (many or fill_a_vector or are_products)
 
 
 def _has_few_phases(conv: Convolution) -> bool:
@@ -160,7 +173,7 @@ def _always(conv: Convolution) -> bool:
 
 
 PHASES = 9  # parts that are written out, each with a convolution of its own
-TAPS = 36  # taps that are written out
+PLANES, TAPS = 6, 36  # the same of planes of a volume, and of taps
 
 _PHASES = "phases"
 _ALL_PHASES = "all phases at once"
@@ -176,6 +189,12 @@ _XLA = "XLA's own"
 
 CONVOLUTIONS = (
     Choice(_MATRIX, _is_one_product, matmul.forward, "one tap is a matrix product over the channels"),
+    Choice(
+        _TAPS,
+        _has_few_outputs,
+        matmul.forward,
+        "few channels out: the other codes leave most of a vector empty",
+    ),
     Choice(
         _ONEDNN,
         _is_best_in_onednn,
@@ -222,13 +241,19 @@ CONVOLUTIONS = (
 
 KERNEL_GRADIENTS = (
     Choice(
+        _MATRIX, _is_one_product, matmul.kernel_gradient, "one tap is a matrix product over the positions"
+    ),
+    Choice(
+        _TAPS,
+        _reads_x_once,
+        matmul.kernel_gradient,
+        "every element of x is read by one tap: nothing is read twice",
+    ),
+    Choice(
         _ONEDNN,
         _has_gradient_best_in_onednn,
         onednn.kernel_gradient,
         "a convolution whose window is as large as the images: the fastest code known for it",
-    ),
-    Choice(
-        _MATRIX, _is_one_product, matmul.kernel_gradient, "one tap is a matrix product over the positions"
     ),
     Choice(
         _SHIFTED,

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array, lax
 
 Pairs = tuple[tuple[int, int], ...]
+PER_AXIS = ("size", "window", "output", "stride", "padding", "lhs_dilation", "dilation")
 
 
 def high_padding(size: int, low: int, *, window: int, dilation: int, output: int, stride: int) -> int:
@@ -146,21 +147,12 @@ class Convolution:
         def more(values: tuple[Any, ...], value: Any) -> Any:
             return (*values[:place], value, *values[place:])
 
-        return replace(
-            self,
-            size=more(self.size, size),
-            window=more(self.window, 1),
-            output=more(self.output, size),
-            stride=more(self.stride, 1),
-            padding=more(self.padding, (0, 0)),
-            lhs_dilation=more(self.lhs_dilation, 1),
-            dilation=more(self.dilation, 1),
-        )
+        values = dict.fromkeys(PER_AXIS, 1) | {"size": size, "output": size, "padding": (0, 0)}
+        return replace(self, **{name: more(getattr(self, name), value) for name, value in values.items()})
 
     def without_axis(self, axis: int) -> "Convolution":
         """The convolution without one of its axes."""
-        fields = ("size", "window", "output", "stride", "padding", "lhs_dilation", "dilation")
-        values = {name: getattr(self, name) for name in fields}
+        values = {name: getattr(self, name) for name in PER_AXIS}
         return replace(self, **{name: (*v[:axis], *v[axis + 1 :]) for name, v in values.items()})
 
     def simplified(self) -> "Convolution":

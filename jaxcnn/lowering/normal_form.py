@@ -9,9 +9,10 @@ reads: what lies between windows that are less than a stride long, and between t
 window. Then axes disappear, each by a mere change of shape:
 
 - one position of a window of one tap is no axis;
-- the first axis, where the window has one tap and the stride is 1, is part of the batch;
-- the last axis, where the windows stand side by side (the stride is the window: a patch embedding, or the
-  only window of an image as wide as it), is part of the channels.
+- the first axis, where there are no groups, the window has one tap and the stride is 1, is part of the batch;
+- the last axis, where the windows stand side by side (the stride is the window: a patch embedding, or there
+  is one window of an image as wide as it), is part of the input channels;
+- the last axis, where x has one element, so that each position reads one tap, is part of the output channels.
 
 Every rewrite gains by it, and oneDNN's code needs it: see `onednn.box`. The gradient of the kernel takes the
 same steps, backward for the kernel.
@@ -20,11 +21,12 @@ same steps, backward for the kernel.
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 from jaxcnn.lowering.arrays import pad
-from jaxcnn.lowering.convolution import Convolution
+from jaxcnn.lowering.convolution import PER_AXIS, Convolution
 
 
 class Axis(NamedTuple):
@@ -57,6 +59,7 @@ class NormalForm:
     original: Convolution
     axes: tuple[Axis, ...]
     conv: Convolution
+    outer: bool = False  # the positions of the last axis are output channels
 
     def x(self, x: Array) -> Array:
         """The images of `conv`."""
@@ -69,6 +72,9 @@ class NormalForm:
     def kernel(self, kernel: Array) -> Array:
         """The kernel of `conv`."""
         kernel = _sliced(kernel, tuple(axis.taps for axis in self.axes))
+        if self.outer:
+            last = len(self.axes) - 1
+            kernel = jnp.moveaxis(lax.rev(kernel, (last,)), last, -2)
         return kernel.reshape(*self.conv.window, self.conv.group_in, self.conv.channels_out)
 
     def y(self, y: Array) -> Array:
@@ -85,7 +91,12 @@ class NormalForm:
         """The gradient of the original kernel, from that of `conv`'s."""
         conv = self.original
         taps = [axis.taps for axis in self.axes]
-        gradient = gradient.reshape(*(t.stop - t.start for t in taps), conv.group_in, conv.channels_out)
+        counts = [t.stop - t.start for t in taps]
+        if self.outer:
+            last = len(counts) - 1
+            gradient = gradient.reshape(*counts[:-1], conv.group_in, counts[-1], conv.channels_out)
+            gradient = lax.rev(jnp.moveaxis(gradient, -2, last), (last,))
+        gradient = gradient.reshape(*counts, conv.group_in, conv.channels_out)
         around = [(t.start, w - t.stop) for t, w in zip(taps, conv.window, strict=True)]
         return pad(gradient[None], (*around, (0, 0)))[0] if any(map(any, around)) else gradient
 
@@ -100,10 +111,21 @@ def normal_form(conv: Convolution, *, exactly: bool = False) -> NormalForm | Non
     axes = tuple(axis for axis in found if axis is not None)
     if len(axes) < conv.rank:
         return None
-    fields = ("size", "window", "output", "stride", "dilation", "padding")
-    trimmed = replace(conv, **{name: tuple(getattr(axis, name) for axis in axes) for name in fields})
-    # Where a mesh divides the arrays, an axis is not merged with another: the parts would have to move.
-    return NormalForm(conv, axes, trimmed if conv.partitioned else _with_fewer_axes(trimmed))
+    fields = {
+        name: tuple(getattr(axis, name) for axis in axes) for name in PER_AXIS if name != "lhs_dilation"
+    }
+    trimmed = replace(conv, **fields)
+    if conv.partitioned:  # no axis is merged with another: the parts would have to move
+        return NormalForm(conv, axes, trimmed)
+    if conv.groups == 1 and conv.rank and _reads_one_tap_each(axes[-1]):
+        without = trimmed.without_axis(conv.rank - 1)
+        outer = replace(without, channels_out=conv.channels_out * axes[-1].output)
+        return NormalForm(conv, axes, _with_fewer_axes(outer), outer=True)
+    return NormalForm(conv, axes, _with_fewer_axes(trimmed))
+
+
+def _reads_one_tap_each(axis: Axis) -> bool:
+    return axis.size == 1 < axis.output and axis.stride == axis.dilation == 1
 
 
 def _axis(conv: Convolution, axis: int, exactly: bool) -> Axis | None:
@@ -121,7 +143,7 @@ def _axis(conv: Convolution, axis: int, exactly: bool) -> Axis | None:
     reach = (window - 1) * dilation + 1
     stop = start + (output - 1) * stride + reach
     if output == 1 or window == 1:  # no padding is left
-        step = dilation if output == 1 else stride
+        step = 1 if output == window else dilation if output == 1 else stride
         return Axis(taps, left_out, slice(start, stop, step), None, output, 1, 1, (0, 0))
     low, high = max(0, -start), max(0, stop - size)
     if stride > window and stride >= reach and not conv.partitioned:
@@ -136,7 +158,7 @@ def _with_fewer_axes(conv: Convolution) -> Convolution:
     for axis in range(conv.rank):
         if conv.size[axis] == conv.window[axis] == 1 and conv.rank > (conv.groups > 1):
             return _with_fewer_axes(conv.without_axis(axis))
-    if conv.rank > (conv.groups > 1) and conv.window[0] == conv.stride[0] == 1:
+    if conv.rank and conv.groups == 1 and conv.window[0] == conv.stride[0] == 1:
         return _with_fewer_axes(replace(conv.without_axis(0), batch=conv.batch * conv.size[0]))
     if conv.rank and conv.groups == 1 and conv.window[-1] > 1 and _stand_side_by_side(conv):
         one_tap = {name: (*getattr(conv, name)[:-1], 1) for name in ("window", "stride")}
@@ -156,9 +178,10 @@ def _stand_side_by_side(conv: Convolution) -> bool:
 def _sliced(array: Array, leading: tuple[slice, ...]) -> Array:
     """The array cut along its leading axes."""
     slices = [*leading, *(slice(0, n) for n in array.shape[len(leading) :])]
-    if all(s == slice(0, n) for s, n in zip(slices, array.shape, strict=True)):
+    limits = [(s.start, s.stop, s.step or 1) for s in slices]
+    if limits == [(0, n, 1) for n in array.shape]:
         return array
-    return lax.slice(array, *zip(*((s.start, s.stop, s.step or 1) for s in slices), strict=True))
+    return lax.slice(array, *zip(*limits, strict=True))
 
 
 def _only_windows(x: Array, place: int, axis: Axis, low: int, stride: int, reach: int) -> Array:

@@ -38,20 +38,17 @@ Axis = tuple[slice, int, int, int, tuple[int, int]]
 
 
 def phases(conv: Convolution) -> int:
-    """How many phases there are."""
-    return math.prod(_periods(conv))
+    """How many phases there are that any tap meets."""
+    return math.prod(
+        sum(_axis(conv, axis, remainder, period, 1) is not None for remainder in range(period))
+        for axis, period in enumerate(_periods(conv))
+    )
 
 
 def phases_are_alike(conv: Convolution) -> bool:
     """Whether all phases can be one convolution."""
     axes = zip(conv.lhs_dilation, conv.stride, conv.dilation, strict=True)
     return conv.batch_groups == 1 and all(p == 1 or (s == 1 and d == 1) for p, s, d in axes)
-
-
-def work_of_all_phases(conv: Convolution) -> float:
-    """What all phases as one convolution multiply, over what they need to."""
-    axes = zip(conv.window, conv.lhs_dilation, strict=True)
-    return math.prod(-(-w // p) * p / w for w, p in axes if w > p)
 
 
 def phase_by_phase(conv: Convolution, x: Array, kernel: Array, lower: Lower) -> Array:

@@ -110,13 +110,13 @@ INSIDE_AND_OUTSIDE = {
         Problem((40, 9), (3, 2), group_in=2, stride=(3, 1), dilation=(4, 1)),
         Problem((40, 9), (3, 2), group_in=2, stride=(4, 1), dilation=(4, 1)),
     ),
-    "window is too long": (
+    "window is longer than 128": (
         Problem((140, 3), (128, 2), group_in=2),
         Problem((140, 3), (129, 2), group_in=2),
     ),
-    "window is too long for one channel": (
-        Problem((40, 30), (16, 2)),
-        Problem((40, 30), (17, 2)),
+    "buffer would be too large": (
+        Problem((140, 130), (31, 1), batch=1, group_out=9),
+        Problem((140, 130), (51, 1), batch=1, group_out=9),
     ),
 }
 
@@ -149,14 +149,17 @@ def test_faces_that_the_normal_form_never_reaches():
 @pytest.mark.parametrize(
     ("problem", "why"),
     [
-        (Problem((139, 4), (3, 2), group_in=2, group_out=2), "its window is too long"),  # 137 is a prime
+        (
+            Problem((139, 4), (3, 2), group_in=2, group_out=2),
+            "its window is longer than 128",
+        ),  # 137 is a prime
         (Problem((9, 8), (3, 3), batch=1, group_in=2, groups=4), "it has too many spatial axes, or none"),
         (Problem((4, 5, 6), (2, 3, 2), group_in=2, group_out=2), "it has too many spatial axes, or none"),
         (
             Problem((60,), (3,), group_in=2, stride=(3,), dilation=(15,)),
             "its stride is greater than its window",
         ),
-        (Problem((60, 9), (3, 3), batch=1, group_in=2), "its window is too long"),  # for one channel
+        (Problem((120, 99), (3, 3), batch=1), "its buffer would be too large"),
         (Problem((60, 9), (4, 1), batch=2, groups=3), "its last axis has one position"),
         (Problem((2488 + 2,), (3,), group_in=2), "its images would be cut into too many tiles"),
         (Problem((8, 7), (1, 1), group_in=2), "it is one matrix product"),

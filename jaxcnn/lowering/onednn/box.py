@@ -22,7 +22,7 @@ import numpy as np
 from jaxcnn.lowering.convolution import Convolution
 
 LONGEST = 128  # elements of a window along an axis: no longer ones were tried
-LONGEST_BUFFERED = 16  # the same along all axes but the last, for one channel
+BUFFER = 2**26  # bytes of a thread's buffer
 
 
 class Face(NamedTuple):
@@ -55,10 +55,13 @@ def _steps_inside_its_window(conv: Convolution) -> bool:
     return all(s <= w for s, w in zip(conv.stride, conv.window, strict=True))
 
 
-def _has_short_window(conv: Convolution) -> bool:
-    # The buffer for one channel grows with the cube of the first axis of the window: to gigabytes a thread.
-    buffered = conv.channels_in == 1 and any(w > LONGEST_BUFFERED for w in conv.window[:-1])
-    return max(conv.window) <= LONGEST and not buffered
+def _has_small_buffer(conv: Convolution) -> bool:
+    # For one channel the buffer of each thread grows with the cube of the window's rows: to gigabytes.
+    if conv.channels_in > 1 or conv.rank == 1:
+        return True
+    rows, (low, high) = conv.window[-2], conv.padding[-2]
+    width = (conv.size[-1] + sum(conv.padding[-1])) * conv.stride[-1]
+    return conv.rank == 2 and 4 * rows**2 * (rows + low + high) * width <= BUFFER
 
 
 def _is_padded_less_than_its_window(conv: Convolution) -> bool:
@@ -84,7 +87,8 @@ FACES = (
     Face(_has_up_to_three_axes, "it has too many spatial axes, or none"),
     Face(_has_several_last_positions, "its last axis has one position"),
     Face(_steps_inside_its_window, "its stride is greater than its window"),
-    Face(_has_short_window, "its window is too long"),
+    Face(lambda conv: max(conv.window) <= LONGEST, f"its window is longer than {LONGEST}"),
+    Face(_has_small_buffer, "its buffer would be too large"),
     Face(_is_padded_less_than_its_window, "whole windows lie in padding"),
     Face(_is_counted_in_32_bits, "its arrays are too large"),
 )
