@@ -158,14 +158,15 @@ def _has_gradient_best_in_onednn(conv: Convolution) -> bool:
 
 
 def _has_phases_alike(conv: Convolution) -> bool:
-    many = transposed.phases(conv) > PHASES
+    many = not _has_few_phases(conv)
     fill_a_vector = conv.groups == 1 and conv.channels_out < 8
     are_products = all(w <= p for w, p in zip(conv.window, conv.lhs_dilation, strict=True))
     return transposed.phases_are_alike(conv) and (many or fill_a_vector or are_products)
 
 
 def _has_few_phases(conv: Convolution) -> bool:
-    return conv.batch_groups == 1 and transposed.phases(conv) <= PHASES
+    few = conv.batch_groups == 1 and transposed.phases(conv) <= PHASES
+    return few and conv.taps <= TAPS_OF_PHASES
 
 
 def _always(conv: Convolution) -> bool:
@@ -174,6 +175,7 @@ def _always(conv: Convolution) -> bool:
 
 PHASES = 9  # parts that are written out, each with a convolution of its own
 PLANES, TAPS = 6, 36  # the same of planes of a volume, and of taps
+TAPS_OF_PHASES = 256  # of phases that are written out: more may need loops inside loops
 
 _PHASES = "phases"
 _ALL_PHASES = "all phases at once"
