@@ -45,7 +45,7 @@ def lower(conv: Convolution, x: Array, kernel: Array) -> Array:
 
 def lower_kernel_gradient(conv: Convolution, x: Array, dy: Array) -> Array:
     """The gradient (*window, group_in, channels_out) of conv's kernel, by the rewrite chosen for it."""
-    form = normal_form(conv, exactly=True)
+    form = normal_form(conv, of_gradient=True)
     if form is None:
         return jnp.zeros((*conv.window, conv.group_in, conv.channels_out), x.dtype)
     rewrite = _first(KERNEL_GRADIENTS, form.conv).rewrite
@@ -65,7 +65,7 @@ def lowering_of(conv: Convolution) -> tuple[str, str]:
 
 def _named(table: Table, conv: Convolution) -> tuple[str, str]:
     if table is not LHS_DILATED:
-        form = normal_form(conv, exactly=table is KERNEL_GRADIENTS)
+        form = normal_form(conv, of_gradient=table is KERNEL_GRADIENTS)
         if form is None:
             return "zeros", "everything that it reads is padding"
         conv = form.conv
@@ -113,6 +113,12 @@ def _is_one_product(conv: Convolution) -> bool:
     return conv.groups == 1 and conv.taps == 1
 
 
+def _is_one_product_best_in_xla(conv: Convolution) -> bool:
+    # Where the channels become fewer, XLA's product of the transposed images is half as fast as oneDNN's.
+    narrows = conv.channels_in > conv.channels_out
+    return _is_one_product(conv) and not (narrows and onednn.why_no_kernel_gradient(conv) is None)
+
+
 def _has_few_channels_a_group(conv: Convolution) -> bool:
     few = 1 < conv.groups and conv.taps * conv.group_in * conv.copies <= planes.PRODUCTS
     return few and not conv.partitioned
@@ -142,7 +148,7 @@ def _has_few_outputs(conv: Convolution) -> bool:
 
 def _reads_x_once(conv: Convolution) -> bool:
     once = all(w == 1 or n == 1 for w, n in zip(conv.window, conv.output, strict=True))
-    return conv.groups == 1 and once and conv.taps * conv.copies <= TAPS
+    return conv.groups == 1 and once and 1 < conv.taps * conv.copies <= TAPS
 
 
 def _is_best_in_onednn(conv: Convolution) -> bool:
@@ -243,7 +249,10 @@ CONVOLUTIONS = (
 
 KERNEL_GRADIENTS = (
     Choice(
-        _MATRIX, _is_one_product, matmul.kernel_gradient, "one tap is a matrix product over the positions"
+        _MATRIX,
+        _is_one_product_best_in_xla,
+        matmul.kernel_gradient,
+        "one tap is a matrix product over the positions",
     ),
     Choice(
         _TAPS,

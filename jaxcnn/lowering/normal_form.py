@@ -101,13 +101,13 @@ class NormalForm:
         return pad(gradient[None], (*around, (0, 0)))[0] if any(map(any, around)) else gradient
 
 
-def normal_form(conv: Convolution, *, exactly: bool = False) -> NormalForm | None:
+def normal_form(conv: Convolution, *, of_gradient: bool = False) -> NormalForm | None:
     """What is left of a convolution without lhs_dilation and batch groups; None if all it reads is padding.
 
-    Elements of x behind the last one that is read, fewer than a stride, stay unless `exactly` what is read is
-    wanted: it would be a copy.
+    For the gradient of the kernel x is exactly what is read; for the convolution elements behind it, fewer
+    than a stride, stay: it would be a copy. And for the gradient of a single tap, images stay images.
     """
-    found = (_axis(conv, axis, exactly) for axis in range(conv.rank))
+    found = (_axis(conv, axis, of_gradient) for axis in range(conv.rank))
     axes = tuple(axis for axis in found if axis is not None)
     if len(axes) < conv.rank:
         return None
@@ -115,7 +115,8 @@ def normal_form(conv: Convolution, *, exactly: bool = False) -> NormalForm | Non
         name: tuple(getattr(axis, name) for axis in axes) for name in PER_AXIS if name != "lhs_dilation"
     }
     trimmed = replace(conv, **fields)
-    if conv.partitioned:  # no axis is merged with another: the parts would have to move
+    # The parts of a divided array would have to move, and oneDNN sums faster over positions than over images.
+    if conv.partitioned or (of_gradient and trimmed.taps == 1):
         return NormalForm(conv, axes, trimmed)
     if conv.groups == 1 and conv.rank and _reads_one_tap_each(axes[-1]):
         without = trimmed.without_axis(conv.rank - 1)

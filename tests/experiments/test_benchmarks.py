@@ -52,7 +52,7 @@ def named(name: str) -> Operation:
 
 def test_the_grid_means_the_shapes_it_names():
     shapes = {o.name: jax.eval_shape(in_jaxcnn(o), *o.arrays().values()).shape for o in GRID}
-    assert len(shapes) == len(GRID) == 31
+    assert len(shapes) == len(GRID) == 35
     assert shapes["stem 7x7 s2 3->64 @224"] == (8, 112, 112, 64)
     assert shapes["depthwise 5x5 s2 240 @28"] == (8, 14, 14, 240)
     assert shapes["dilated 12 3x3 256 @28"] == (8, 28, 28, 256)
@@ -63,7 +63,7 @@ def test_the_grid_means_the_shapes_it_names():
     assert shapes["max pool 3x3 s2 64 @56"] == (8, 28, 28, 64)
     assert shapes["average pool 3x3 s1 64 @56"] == (8, 56, 56, 64)
     assert shapes["bilinear 2x 64 @56"] == (8, 112, 112, 64)
-    assert sum(o.is_convolution for o in GRID) == 22
+    assert sum(o.is_convolution for o in GRID) == 26
 
 
 def test_operands_are_of_unit_variance_through_the_kernel():

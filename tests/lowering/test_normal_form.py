@@ -28,7 +28,7 @@ def test_it_computes_the_same(problem):
     )
     assert max(errors((y, *pull(dy)), expected)) < 1e-5
     # The gradient of the kernel by the same steps.
-    exact = normal_form(normal_form_of(plain), exactly=True)
+    exact = normal_form(normal_form_of(plain), of_gradient=True)
     assert exact is not None
     _, pull = jax.vjp(lambda kernel: exact.conv.unchanged(exact.x(x), kernel), exact.kernel(kernel))
     assert errors([exact.kernel_gradient(pull(exact.dy(dy))[0])], expected[2:])[0] < 1e-5

@@ -43,7 +43,7 @@ def always_available(monkeypatch):
 
 
 def conv_of(problem):
-    form = normal_form(normal_form_of(problem), exactly=True)
+    form = normal_form(normal_form_of(problem), of_gradient=True)
     assert form is not None
     return form.conv
 
@@ -82,7 +82,7 @@ def test_gradients_of_tiles_a_few_at_a_time(problem, longest, cached, monkeypatc
     monkeypatch.setattr(gradient, "SHORTEST", 2)
     monkeypatch.setattr(gradient, "CACHED", cached)
     monkeypatch.setattr(gradient, "CONTRACTED", 5)
-    form, (x, kernel, dy) = normal_form(normal_form_of(problem), exactly=True), problem.arrays()
+    form, (x, kernel, dy) = normal_form(normal_form_of(problem), of_gradient=True), problem.arrays()
     assert form is not None and onednn.why_no_kernel_gradient(form.conv) is None
     found = jax.jit(lambda x, dy: onednn.kernel_gradient(form.conv, form.x(x), form.dy(dy)))(x, dy)
     assert errors([form.kernel_gradient(found)], problem.oracle(x, kernel, dy)[2:])[0] < 1e-5
@@ -162,7 +162,7 @@ def test_faces_that_the_normal_form_never_reaches():
         (Problem((120, 99), (3, 3), batch=1), "its buffer would be too large"),
         (Problem((60, 9), (4, 1), batch=2, groups=3), "its last axis has one position"),
         (Problem((2488 + 2,), (3,), group_in=2), "its images would be cut into too many tiles"),
-        (Problem((8, 7), (1, 1), group_in=2), "it is one matrix product"),
+        (Problem((8, 7), (8, 7), group_in=2), "it is one matrix product"),
     ],
 )
 def test_gradients_that_are_refused(problem, why):
