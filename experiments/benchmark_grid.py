@@ -46,7 +46,7 @@ class Operation:
     outputs: int = 0
     window: tuple[int, ...] = ()
     stride: int = 1
-    padding: int | tuple[int, ...] = 0
+    padding: int = 0
     dilation: int = 1
     groups: int = 1
     batch: int = 8
@@ -59,13 +59,7 @@ class Operation:
     @property
     def padded_input_bytes(self) -> int:
         """Size of x in float32 with its padding."""
-        padding = np.broadcast_to(self.padding, len(self.size))
-        return (
-            4
-            * self.batch
-            * self.channels
-            * math.prod(n + 2 * int(p) for n, p in zip(self.size, padding, strict=True))
-        )
+        return 4 * self.batch * self.channels * math.prod(n + 2 * self.padding for n in self.size)
 
     def arrays(self, seed: int = 0) -> Arrays:
         """Random operands in float32: images, then the parameters."""
@@ -114,7 +108,7 @@ GRID = (
     square("transposed 2x2 s2 128 @28", "conv_transpose", 128, 28, 2, 2, stride=2),
     square("gray 5x5 1->6 @28", "conv", 1, 28, 5, 5, outputs=6, padding=2, batch=64),
     square("gray 3x3 1->32 @28", "conv", 1, 28, 3, 3, outputs=32, batch=64),
-    Operation("EEG 1x63 1->8 @22x1125", "conv", (22, 1125), 1, 8, window=(1, 63), padding=(0, 31)),
+    Operation("EEG 1x64 1->8 @22x1125", "conv", (22, 1125), 1, 8, window=(1, 64)),
     Operation(
         "spectrogram 7x7 s2 1->64 @128x251", "conv", (128, 251), 1, 64, window=(7, 7), stride=2, padding=3
     ),
