@@ -32,7 +32,8 @@ def tiny(operation: Operation) -> Operation:
     """The operation on images of odd sizes, with fewer channels where groups leave that open."""
     channels = 2 * operation.groups if operation.groups > 1 else 3
     channels = operation.groups if operation.groups == operation.channels else channels
-    sizes = (7, 6, 5)[: len(operation.size)]
+    windows = operation.window or (1,) * len(operation.size)
+    sizes = tuple(max(n, w) for n, w in zip((7, 6, 5), windows, strict=False))
     outputs = channels if operation.outputs else 0
     return dataclasses.replace(operation, size=sizes, channels=channels, outputs=outputs, batch=2)
 
