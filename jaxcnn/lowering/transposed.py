@@ -1,18 +1,17 @@
 """Convolution of an image with zeros between its elements (lhs_dilation), without computing with these zeros.
 
-A transposed convolution, and the input gradient of a strided one, read x at (j * stride + t * dilation - low)
-/ lhs_dilation where that is whole. With p = lhs_dilation / gcd(lhs_dilation, stride), outputs j = r + p * q
+A transposed convolution, and the input gradient of a strided one, with e for lhs_dilation, read x at
+(j * stride + t * dilation - low) / e where that is whole. With p = e / gcd(e, stride), outputs j = r + p * q
 of one phase r all have the same remainder, so that they read the same taps, and none of these reads a zero:
 
-    y[r + p * q, o] = sum_m x[q * (p * stride / lhs_dilation) + m * (s * dilation / lhs_dilation) + first_r,
-    c]
-                          * kernel[t_r + m * s, c, o],     s = lhs_dilation / gcd(lhs_dilation, dilation)
+    y[r + p * q, o] = sum_m x[q * (p * stride / e) + m * (s * dilation / e) + first_r, c]
+                          * kernel[t_r + m * s, c, o],     s = e / gcd(e, dilation)
 
 Each phase is an ordinary convolution with every s-th tap (`phase_by_phase`). Together they do no more work
-than there is, but there are p to the power of the number of axes. Where stride and dilation are 1, so that p
-= s, all phases are one convolution (`all_phases`) whose channels are those of every phase: with y moved by so
-much that low is one less than a multiple of s, t_r = s - 1 - r and first is the same for all. It multiplies
-by zeros where the window is no multiple of s. Either way the phases are then put next to each other.
+than there is, but they are many: the product of the periods p of all axes. Where stride and dilation are 1,
+so that p = s, all phases are one convolution (`all_phases`) whose channels are those of every phase: with y
+moved by so much that low is one less than a multiple of s, t_r = s - 1 - r, and first is the same for all. It
+multiplies by zeros where the window is no multiple of s. Either way the phases are then interleaved.
 
 The kernel's gradient, too, has the zeros between x where the forward convolution had them. With
 j = i * lhs_dilation + low - t * stride it is the gradient of a strided convolution with the roles of x and dy

@@ -99,7 +99,7 @@ CORPUS = (
     _entry(
         "FCN-32s",
         "e",
-        Problem((7, 7), (64, 64), 1, 21, 21, padding=((63, 63),) * 2, spread=(32, 32)),
+        Problem((7, 7), (64, 64), 1, 21, 21, padding=((63, 63),) * 2, lhs_dilation=(32, 32)),
         old=BOTH,
     ),
     # Known in oneDNN or XLA, and not seen here so far.

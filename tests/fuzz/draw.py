@@ -88,7 +88,7 @@ def _fitting(rng: np.random.Generator, family: Callable[[np.random.Generator], P
             continue
         outputs = math.prod(problem.output) * problem.batch * problem.channels_out
         fits = outputs * math.prod(problem.window) * problem.group_in <= work
-        axes = zip(problem.size, problem.spread, problem.padding, strict=True)
+        axes = zip(problem.size, problem.lhs_dilation, problem.padding, strict=True)
         padded = math.prod((n - 1) * p + 1 + max(low, 0) + max(high, 0) for n, p, (low, high) in axes)
         padded *= problem.batch * problem.batch_groups * problem.channels_in
         if fits and max(padded, *map(math.prod, problem.shapes())) <= LARGE:
@@ -133,7 +133,14 @@ def _faces(rng: np.random.Generator) -> Problem:
         )
     batch = _one(rng, 1, 1, 2, 3, 8, 16)
     return Problem(
-        size, window, batch, stride=stride, padding=padding, spread=spread, dilation=dilation, **channels
+        size,
+        window,
+        batch,
+        stride=stride,
+        padding=padding,
+        lhs_dilation=spread,
+        dilation=dilation,
+        **channels,
     )
 
 
@@ -280,7 +287,11 @@ def _transposed(rng):
         group_in=_one(rng, 1, 3, 8, 16), group_out=_one(rng, 1, 3, 8, 16), batch=_one(rng, 1, 2)
     )
     return Problem(
-        (n,) * rank, (window,) * rank, padding=((low, window - 1),) * rank, spread=(times,) * rank, **options
+        (n,) * rank,
+        (window,) * rank,
+        padding=((low, window - 1),) * rank,
+        lhs_dilation=(times,) * rank,
+        **options,
     )
 
 

@@ -117,7 +117,7 @@ def _flax(problem: Problem) -> Callable[..., Any]:
         problem.window,
         problem.stride,
         problem.padding,
-        problem.spread,
+        problem.lhs_dilation,
         problem.dilation,
         problem.groups,
         use_bias=False,

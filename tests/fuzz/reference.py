@@ -25,7 +25,7 @@ class Reference:
             problem.window,
             problem.stride,
             problem.padding,
-            problem.spread,
+            problem.lhs_dilation,
             problem.dilation,
             strict=True,
         )

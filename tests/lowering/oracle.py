@@ -23,13 +23,13 @@ class Problem:
     batch_groups: int = 1
     stride: tuple[int, ...] = ()
     padding: tuple[tuple[int, int], ...] = ()
-    spread: tuple[int, ...] = ()
+    lhs_dilation: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
     numbers: tuple[str, str, str] = field(default=("", "", ""))
 
     def __post_init__(self):
         rank = len(self.size)
-        for name, default in (("stride", 1), ("padding", (0, 0)), ("spread", 1), ("dilation", 1)):
+        for name, default in (("stride", 1), ("padding", (0, 0)), ("lhs_dilation", 1), ("dilation", 1)):
             object.__setattr__(self, name, tuple(getattr(self, name)) or (default,) * rank)
         axes = "HWD"[:rank]
         if not self.numbers[0]:
@@ -46,7 +46,7 @@ class Problem:
     @property
     def output(self):
         spans = zip(
-            self.size, self.window, self.stride, self.padding, self.spread, self.dilation, strict=True
+            self.size, self.window, self.stride, self.padding, self.lhs_dilation, self.dilation, strict=True
         )
         return tuple(
             ((n - 1) * p + 1 + low + high - (w - 1) * d - 1) // s + 1 for n, w, s, (low, high), p, d in spans
@@ -87,7 +87,7 @@ class Problem:
             kernel,
             self.stride,
             self.padding,
-            self.spread,
+            self.lhs_dilation,
             self.dilation,
             dimension_numbers=self.dimension_numbers,
             feature_group_count=self.groups,
@@ -118,11 +118,11 @@ def _permuted(array, letters, wanted):
 def _and_gradients(problem: Problem, x: Any, kernel: Any, dy: Any) -> Any:
     # One large array holds the spread x, and what padding adds or cuts away.
     margin = max(1, *(abs(p) for pair in problem.padding for p in pair))
-    spread = [(n - 1) * p + 1 for n, p in zip(problem.size, problem.spread, strict=True)]
+    spread = [(n - 1) * p + 1 for n, p in zip(problem.size, problem.lhs_dilation, strict=True)]
     large = np.zeros((len(x), *(n + 2 * margin for n in spread), x.shape[-1]))
     placed = (
         slice(None),
-        *(slice(margin, margin + n, p) for n, p in zip(spread, problem.spread, strict=True)),
+        *(slice(margin, margin + n, p) for n, p in zip(spread, problem.lhs_dilation, strict=True)),
     )
     large[placed] = x
     kept = (
@@ -171,7 +171,7 @@ def problems(draw, max_rank=3):
 
     runs = draw(st.sampled_from((1, 1, 2, 3, 5)))
     by_batch = draw(st.booleans())
-    trivial = draw(st.lists(st.sampled_from(("stride", "padding", "spread", "dilation")), max_size=4))
+    trivial = draw(st.lists(st.sampled_from(("stride", "padding", "lhs_dilation", "dilation")), max_size=4))
     problem = Problem(
         size=per_axis(1, {1: 40, 2: 12, 3: 6}[rank]),
         window=per_axis(1, {1: 9, 2: 5, 3: 3}[rank]),
@@ -184,7 +184,7 @@ def problems(draw, max_rank=3):
         padding=()
         if "padding" in trivial
         else tuple((draw(st.integers(-2, 4)), draw(st.integers(-2, 4))) for _ in range(rank)),
-        spread=() if "spread" in trivial else per_axis(1, 3),
+        lhs_dilation=() if "lhs_dilation" in trivial else per_axis(1, 3),
         dilation=() if "dilation" in trivial else per_axis(1, 3),
         numbers=(of_x, of_kernel, of_y),
     )

@@ -39,17 +39,25 @@ VOLUMES = [
     Problem((6, 5, 7), (2, 3, 2), group_in=2, group_out=3, stride=(2, 1, 3), dilation=(3, 1, 2)),
 ]
 SPREAD = [
-    Problem((5, 6), (4, 4), group_in=3, group_out=4, spread=(2, 2), padding=((2, 2), (1, 3))),
+    Problem((5, 6), (4, 4), group_in=3, group_out=4, lhs_dilation=(2, 2), padding=((2, 2), (1, 3))),
     Problem(
-        (6, 4), (3, 2), groups=3, spread=(3, 2), stride=(2, 1), dilation=(2, 3), padding=((4, 1), (3, -1))
+        (6, 4),
+        (3, 2),
+        groups=3,
+        lhs_dilation=(3, 2),
+        stride=(2, 1),
+        dilation=(2, 3),
+        padding=((4, 1), (3, -1)),
     ),
-    Problem((4, 1), (2, 3), group_in=2, group_out=2, spread=(4, 3), padding=((0, 5), (2, 2))),
+    Problem((4, 1), (2, 3), group_in=2, group_out=2, lhs_dilation=(4, 3), padding=((0, 5), (2, 2))),
 ]
 ALIKE = [
-    Problem((5, 6), (4, 4), group_in=3, group_out=4, spread=(2, 2), padding=((2, 2), (1, 3))),
-    Problem((5, 3), (7, 2), group_in=3, group_out=2, groups=2, spread=(3, 5), padding=((4, 1), (3, -1))),
-    Problem((4, 2), (2, 3), groups=3, group_out=2, spread=(4, 3), padding=((0, 5), (7, 2))),
-    Problem((3, 2, 4), (3, 4, 1), group_in=2, spread=(2, 2, 1), padding=((1, 1), (0, 3), (0, 0))),
+    Problem((5, 6), (4, 4), group_in=3, group_out=4, lhs_dilation=(2, 2), padding=((2, 2), (1, 3))),
+    Problem(
+        (5, 3), (7, 2), group_in=3, group_out=2, groups=2, lhs_dilation=(3, 5), padding=((4, 1), (3, -1))
+    ),
+    Problem((4, 2), (2, 3), groups=3, group_out=2, lhs_dilation=(4, 3), padding=((0, 5), (7, 2))),
+    Problem((3, 2, 4), (3, 4, 1), group_in=2, lhs_dilation=(2, 2, 1), padding=((1, 1), (0, 3), (0, 0))),
 ]
 # What each row of the tables can compute, chosen or not: a new one needs an entry.
 FITTING = {
@@ -84,7 +92,9 @@ REAL = {
     "dilated by 12": Problem(
         (14, 15), (3, 3), group_in=32, group_out=32, dilation=(12, 12), padding=((12, 12),) * 2
     ),
-    "transposed": Problem((14, 13), (4, 4), group_in=16, group_out=16, spread=(2, 2), padding=((2, 2),) * 2),
+    "transposed": Problem(
+        (14, 13), (4, 4), group_in=16, group_out=16, lhs_dilation=(2, 2), padding=((2, 2),) * 2
+    ),
     "line": Problem((256,), (9,), group_in=16, group_out=16, padding=((4, 4),)),
     "volume": Problem((8, 16, 15), (3, 3, 3), group_in=8, group_out=16, padding=((1, 1),) * 3),
     "512 channels": Problem((7, 7), (3, 3), group_in=512, group_out=512, padding=((1, 1), (1, 1))),
@@ -136,7 +146,7 @@ def test_axes_spelt_as_letters(problem):
             batch_group_count=problem.batch_groups,
         )
     same = tuple(((w - 1) // 2, w // 2) for w in problem.window)
-    plain = Problem(**{**vars(problem), "stride": (), "spread": (), "dilation": (), "padding": same})
+    plain = Problem(**{**vars(problem), "stride": (), "lhs_dilation": (), "dilation": (), "padding": same})
     dy = np.zeros(plain.shapes()[2], np.float32)
     assert errors([y], plain.oracle(x, kernel, dy)[:1])[0] < 1e-5
 
@@ -152,7 +162,7 @@ def normal_form_of(problem: Problem) -> Any:
     params = {
         "window_strides": problem.stride,
         "padding": problem.padding,
-        "lhs_dilation": problem.spread,
+        "lhs_dilation": problem.lhs_dilation,
         "rhs_dilation": problem.dilation,
         "dimension_numbers": problem.dimension_numbers,
         "feature_group_count": problem.groups,

@@ -13,7 +13,9 @@ from tests.lowering.oracle import Problem, errors
 PROBLEMS = {
     "depthwise": Problem((9, 8), (3, 2), batch=3, groups=6, padding=((1, 1), (0, 1))),
     "grouped": Problem((9, 8), (3, 2), group_in=3, group_out=2, groups=2, stride=(2, 1)),
-    "transposed": Problem((5, 4), (3, 2), group_in=3, group_out=4, spread=(2, 2), padding=((1, 2), (1, 1))),
+    "transposed": Problem(
+        (5, 4), (3, 2), group_in=3, group_out=4, lhs_dilation=(2, 2), padding=((1, 2), (1, 1))
+    ),
     "pointwise": Problem((5, 4), (1, 1), group_in=9, group_out=4),
 }
 

@@ -105,7 +105,7 @@ def test_macs_are_the_same_forward_and_backward(problem):
     assume(min(problem.output) > 0)
     x, kernel, dy = problem.arrays()
     rows = jaxcnn.explain(problem.and_gradients, x, kernel, dy)
-    positions = problem.size if max(problem.spread) > 1 else problem.output
+    positions = problem.size if max(problem.lhs_dilation) > 1 else problem.output
     macs = (
         math.prod(positions)
         * math.prod(problem.window)
@@ -115,7 +115,7 @@ def test_macs_are_the_same_forward_and_backward(problem):
     )
     assert rows[0].macs == macs
     # Backward, a stride and a spread at once are not told apart.
-    if min(max(problem.spread), max(problem.stride)) == 1:
+    if min(max(problem.lhs_dilation), max(problem.stride)) == 1:
         assert [row.macs for row in rows] == [macs] * 3
 
 

@@ -12,7 +12,7 @@ PROBLEM = Problem((6, 5), (3, 2), batch=3, groups=4, padding=((1, 1), (0, 1)))
 OTHERS = {
     "few channels a group": Problem((6, 33), (3, 2), batch=3, groups=4, group_in=4, stride=(2, 1)),
     "many channels a group": Problem((6, 5), (3, 2), batch=3, groups=2, group_in=20),
-    "transposed": Problem((6, 5), (3, 2), group_in=3, spread=(2, 2)),
+    "transposed": Problem((6, 5), (3, 2), group_in=3, lhs_dilation=(2, 2)),
     "volume": Problem((6, 5, 4), (3, 2, 2), group_in=3),
     "pointwise": Problem((6, 5), (1, 1), group_in=3, group_out=4),
 }

@@ -15,7 +15,7 @@ from tests.lowering.test_convolutions import normal_form_of
 
 @given(problem=problems())
 def test_it_computes_the_same(problem):
-    assume(min(problem.output) > 0 and max(problem.spread) == 1 and problem.batch_groups == 1)
+    assume(min(problem.output) > 0 and max(problem.lhs_dilation) == 1 and problem.batch_groups == 1)
     plain = Problem(**{**vars(problem), "numbers": ("", "", "")})
     x, kernel, dy = map(jnp.asarray, plain.arrays())
     expected = plain.oracle(x, kernel, dy)
