@@ -32,6 +32,8 @@ class Choice(NamedTuple):
 
 def lower(conv: Convolution, x: Array, kernel: Array) -> Array:
     """A convolution of channels-last arrays, by the rewrite chosen for it."""
+    if _is_grouped_product(conv):
+        return conv.unchanged(x, kernel)
     if conv.is_kernel_gradient:
         return _as_kernel_gradient(conv, x, kernel)
     if conv.is_lhs_dilated:
@@ -54,6 +56,8 @@ def lower_kernel_gradient(conv: Convolution, x: Array, dy: Array) -> Array:
 
 def lowering_of(conv: Convolution) -> tuple[str, str]:
     """The name of the rewrite by which `lower` compiles a convolution, and the reason."""
+    if _is_grouped_product(conv):
+        return _XLA, "no spatial axes, and groups: no better form is known"
     if not conv.is_kernel_gradient:
         return _named(LHS_DILATED if conv.is_lhs_dilated else CONVOLUTIONS, conv)
     if not conv.is_lhs_dilated:
@@ -70,12 +74,9 @@ def _named(table: Table, conv: Convolution) -> tuple[str, str]:
             return "zeros", "everything that it reads is padding"
         conv = form.conv
     row = _first(table, conv)
-    behind_onednn = table is not LHS_DILATED and row.name not in (_ONEDNN, _MATRIX)
-    why_not = (
-        (onednn.why_no_kernel_gradient if table is KERNEL_GRADIENTS else onednn.why_not)(conv)
-        if behind_onednn
-        else None
-    )
+    # What is written out phase by phase may be inside the box each.
+    ask = {id(CONVOLUTIONS): onednn.why_not, id(KERNEL_GRADIENTS): onednn.why_no_kernel_gradient}
+    why_not = None if row.name in (_ONEDNN, _MATRIX) else ask.get(id(table), onednn.why_never)(conv)
     return row.name, f"{row.reason}; no oneDNN: {why_not}" if why_not else row.reason
 
 
@@ -107,6 +108,10 @@ def _kernel_gradient_unchanged(conv: Convolution, x: Array, dy: Array) -> Array:
         precision=conv.precision,
     )
     return jnp.moveaxis(gradient, 0, -2)
+
+
+def _is_grouped_product(conv: Convolution) -> bool:
+    return conv.rank == 0 and max(conv.groups, conv.batch_groups) > 1
 
 
 def _is_one_product(conv: Convolution) -> bool:
@@ -143,7 +148,8 @@ def _has_small_or_padded_images(conv: Convolution) -> bool:
 
 
 def _has_few_outputs(conv: Convolution) -> bool:
-    return conv.groups == 1 and conv.channels_out < 8 and conv.channels_in >= 16 and conv.taps <= 9
+    few = conv.groups == 1 and conv.channels_out < 8 and conv.channels_in >= 16
+    return few and conv.taps * conv.copies <= 9
 
 
 def _reads_x_once(conv: Convolution) -> bool:
@@ -170,18 +176,24 @@ def _has_phases_alike(conv: Convolution) -> bool:
     return transposed.phases_are_alike(conv) and (many or fill_a_vector or are_products)
 
 
+def _is_best_unchanged(conv: Convolution) -> bool:
+    return conv.groups == 1 and conv.channels_out == 1 and conv.batch_groups == 1
+
+
 def _has_few_phases(conv: Convolution) -> bool:
-    few = conv.batch_groups == 1 and transposed.phases(conv) <= PHASES
-    return few and conv.taps <= TAPS_OF_PHASES
+    if conv.batch_groups > 1 or conv.taps > TAPS_OF_PHASES or transposed.phases(conv) > TAPS:
+        return False
+    # With groups, what a phase takes beside its taps is more.
+    return transposed.phases_with_taps(conv) <= (PHASES if conv.groups == 1 else 4)
 
 
 def _always(conv: Convolution) -> bool:
     return True
 
 
-PHASES = 9  # parts that are written out, each with a convolution of its own
+PHASES = 16  # parts that are written out, each with a convolution of its own
 PLANES, TAPS = 6, 36  # the same of planes of a volume, and of taps
-TAPS_OF_PHASES = 256  # of phases that are written out: more may need loops inside loops
+TAPS_OF_PHASES = 225  # of phases that are written out: more may need loops inside loops
 
 _PHASES = "phases"
 _ALL_PHASES = "all phases at once"
@@ -311,6 +323,7 @@ LHS_DILATED = (
         partial(transposed.all_phases, lower=lower),
         "zeros between the elements of x would be multiplied: one convolution has the phases for channels",
     ),
+    Choice(_XLA, _is_best_unchanged, Convolution.unchanged, "one channel out: a phase fills no vector"),
     Choice(
         _PHASES,
         _has_few_phases,

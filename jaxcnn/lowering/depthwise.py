@@ -27,18 +27,21 @@ from jaxcnn.lowering.convolution import Convolution
 
 # Taps written out in one loop body: more compile for seconds, so a larger window goes run by run of taps.
 TAPS = 49
+RUN = 36  # taps of a run: the loop around it is written out too, once for each copy
 
 
 def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
     """The convolution of x (batch, *size, channels) with kernel (*window, 1, channels_out)."""
-    if conv.taps * conv.copies > TAPS:
+    if _is_long(conv):
         run, read = _one_run_of_taps(conv, x)
         kernels = kernel.reshape(-1, *run.window, 1, conv.channels_out)
         zeros = jnp.zeros((conv.batch, *conv.output, conv.channels_out), x.dtype)
         runs = jnp.arange(len(kernels)), kernels
-        return lax.scan(lambda y, each: (y + forward(run, read(each[0]), each[1]), None), zeros, runs)[0]
+        is_flat = max(run.stride) == 1 and run.group_out == 1 and not _is_long(run)
+        part = _flat if is_flat else forward  # a run has no padding
+        return lax.scan(lambda y, each: (y + part(run, read(each[0]), each[1]), None), zeros, runs)[0]
     if max(conv.stride) == 1:
-        return _flat(conv, x, kernel)
+        return _flat(conv, _padded(conv, x), kernel)
     if conv.partitioned:
         return _strided(conv, x, kernel)
     return image_by_image(lambda images: _strided(conv, images, kernel), x)
@@ -46,7 +49,7 @@ def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
 
 def kernel_gradient(conv: Convolution, x: Array, dy: Array) -> Array:
     """The gradient (*window, 1, channels_out) of conv's kernel, from x and dy."""
-    if conv.taps * conv.copies > TAPS:
+    if _is_long(conv):
         run, read = _one_run_of_taps(conv, x)
         runs = jnp.arange(conv.taps // run.taps)
         gradients = lax.map(lambda number: kernel_gradient(run, read(number), dy), runs)
@@ -59,12 +62,15 @@ def kernel_gradient(conv: Convolution, x: Array, dy: Array) -> Array:
     return sums.sum(range(1, sums.ndim - 1)).reshape(*conv.window, 1, conv.channels_out)
 
 
-def _flat(conv: Convolution, x: Array, kernel: Array) -> Array:
+def _is_long(conv: Convolution) -> bool:
+    return conv.taps > 1 and conv.taps * conv.copies > TAPS
+
+
+def _flat(conv: Convolution, images: Array, kernel: Array) -> Array:
     """At stride 1 a tap is one offset into the image written row after row.
 
     The last positions of a row then read on in the next one; they are computed and dropped.
     """
-    images = _padded(conv, x)
     batch, *size, channels = images.shape
     steps = [math.prod(size[axis + 1 :]) for axis in range(conv.rank)]
     length = 1 + sum((n - 1) * step for n, step in zip(conv.output, steps, strict=True))
@@ -75,7 +81,7 @@ def _flat(conv: Convolution, x: Array, kernel: Array) -> Array:
         terms.append(lax.slice_in_dim(rows, offset, offset + length, axis=1) * weights)
     whole = (conv.output[0], *size[1:])
     y = lax.pad(
-        add_up(terms), np.zeros((), x.dtype), [(0, 0, 0), (0, math.prod(whole) - length, 0), (0, 0, 0)]
+        add_up(terms), np.zeros((), images.dtype), [(0, 0, 0), (0, math.prod(whole) - length, 0), (0, 0, 0)]
     )
     return strided(y.reshape(batch, *whole, channels), (0,) * conv.rank, conv.output, (1,) * conv.rank)
 
@@ -106,7 +112,8 @@ def _padded(conv: Convolution, x: Array) -> Array:
 def _one_run_of_taps(conv: Convolution, x: Array) -> tuple[Convolution, Callable[[Array], Array]]:
     """The same convolution with the first axis of several taps cut to a run of them, and what a run reads."""
     axis = next(axis for axis, w in enumerate(conv.window) if w > 1)
-    taps = divisor(conv.window[axis], TAPS * conv.window[axis] // (conv.taps * conv.copies))
+    most = RUN // (3 * conv.copies - 2)
+    taps = divisor(conv.window[axis], most * conv.window[axis] // conv.taps)
     padded = pad(x, conv.padding)
     reach = (conv.output[axis] - 1) * conv.stride[axis] + (taps - 1) * conv.dilation[axis] + 1
     size = padded.shape[1:-1]

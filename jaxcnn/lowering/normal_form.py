@@ -8,7 +8,7 @@ taps and positions that read nothing but padding are left out, and so are elemen
 reads: what lies between windows that are less than a stride long, and between the elements of a single
 window. Then axes disappear, each by a mere change of shape:
 
-- one position of a window of one tap is no axis;
+- an axis of one position and a window of one tap is dropped;
 - the first axis, where there are no groups, the window has one tap and the stride is 1, is part of the batch;
 - the last axis, where the windows stand side by side (the stride is the window: a patch embedding, or there
   is one window of an image as wide as it), is part of the input channels;
@@ -35,7 +35,7 @@ class Axis(NamedTuple):
     taps: slice
     positions: tuple[int, int]  # left out of y at its low and at its high end
     read: slice  # the elements of x
-    block: tuple[int, int, int] | None  # where elements between windows are left out: padding, stride, reach
+    block: tuple[int, int] | None  # stride and dilation, where elements between windows are left out
     output: int
     stride: int
     dilation: int
@@ -104,8 +104,8 @@ class NormalForm:
 def normal_form(conv: Convolution, *, of_gradient: bool = False) -> NormalForm | None:
     """What is left of a convolution without lhs_dilation and batch groups; None if all it reads is padding.
 
-    For the gradient of the kernel x is exactly what is read; for the convolution elements behind it, fewer
-    than a stride, stay: it would be a copy. And for the gradient of a single tap, images stay images.
+    For the gradient of the kernel x is exactly what is read; for the convolution up to stride - 1 trailing
+    elements are kept: dropping them would copy x. And for the gradient of a single tap, images stay images.
     """
     found = (_axis(conv, axis, of_gradient) for axis in range(conv.rank))
     axes = tuple(axis for axis in found if axis is not None)
@@ -147,9 +147,8 @@ def _axis(conv: Convolution, axis: int, exactly: bool) -> Axis | None:
         step = 1 if output == window else dilation if output == 1 else stride
         return Axis(taps, left_out, slice(start, stop, step), None, output, 1, 1, (0, 0))
     low, high = max(0, -start), max(0, stop - size)
-    if stride > window and stride >= reach and not conv.partitioned:
-        read, block = slice(max(0, start), min(size, stop)), (low, stride, reach)
-        return Axis(taps, left_out, read, block, output, window, 1, (0, 0))
+    if stride > window and stride >= reach and not (low or high or conv.partitioned):
+        return Axis(taps, left_out, slice(start, stop), (stride, dilation), output, window, 1, (0, 0))
     end = size if size - stop < stride and not exactly else min(size, stop)
     return Axis(taps, left_out, slice(max(0, start), end), None, output, stride, dilation, (low, high))
 
@@ -185,13 +184,12 @@ def _sliced(array: Array, leading: tuple[slice, ...]) -> Array:
     return lax.slice(array, *zip(*limits, strict=True))
 
 
-def _only_windows(x: Array, place: int, axis: Axis, low: int, stride: int, reach: int) -> Array:
+def _only_windows(x: Array, place: int, axis: Axis, stride: int, dilation: int) -> Array:
     """Each run of `stride` elements along an axis cut to those that the window reads."""
-    config = [(0, 0, 0)] * x.ndim
-    config[place] = (low, axis.output * stride - low - x.shape[place], 0)
-    x = lax.pad(x, np.zeros((), x.dtype), config)
     before, after = x.shape[:place], x.shape[place + 1 :]
-    x = x.reshape(*before, axis.output, stride, *after)
-    every = max(1, (reach - 1) // (axis.window - 1))
-    x = lax.slice_in_dim(x, 0, reach, every, axis=place + 1)
-    return x.reshape(*before, axis.output * axis.window, *after)
+    config = [(0, 0, 0)] * x.ndim
+    config[place] = (0, axis.output * stride - x.shape[place], 0)  # behind the last window: cut off again
+    runs = lax.pad(x, np.zeros((), x.dtype), config).reshape(*before, axis.output, stride, *after)
+    reach = (axis.window - 1) * dilation + 1
+    windows = lax.slice_in_dim(runs, 0, reach, dilation, axis=place + 1)
+    return windows.reshape(*before, axis.output * axis.window, *after)

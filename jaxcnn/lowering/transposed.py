@@ -11,7 +11,7 @@ Each phase is an ordinary convolution with every s-th tap (`phase_by_phase`). To
 than there is, but they are many: the product of the periods p of all axes. Where stride and dilation are 1,
 so that p = s, all phases are one convolution (`all_phases`) whose channels are those of every phase: with y
 moved by so much that low is one less than a multiple of s, t_r = s - 1 - r, and first is the same for all. It
-multiplies by zeros where the window is no multiple of s. Either way the phases are then interleaved.
+is taken only where the window is a multiple of s, or less. Either way the phases are then interleaved.
 
 The kernel's gradient, too, has the zeros between x where the forward convolution had them. With
 j = i * lhs_dilation + low - t * stride it is the gradient of a strided convolution with the roles of x and dy
@@ -37,7 +37,12 @@ Axis = tuple[slice, int, int, int, tuple[int, int]]
 
 
 def phases(conv: Convolution) -> int:
-    """How many phases there are that any tap meets."""
+    """How many phases there are."""
+    return math.prod(_periods(conv))
+
+
+def phases_with_taps(conv: Convolution) -> int:
+    """How many phases there are that any tap meets; the others are zeros."""
     return math.prod(
         sum(_axis(conv, axis, remainder, period, 1) is not None for remainder in range(period))
         for axis, period in enumerate(_periods(conv))
@@ -45,19 +50,26 @@ def phases(conv: Convolution) -> int:
 
 
 def phases_are_alike(conv: Convolution) -> bool:
-    """Whether all phases can be one convolution."""
-    axes = zip(conv.lhs_dilation, conv.stride, conv.dilation, strict=True)
-    return conv.batch_groups == 1 and all(p == 1 or (s == 1 and d == 1) for p, s, d in axes)
+    """Whether all phases have the same number of taps, so that one convolution can be all of them.
+
+    Or no more than one tap. With taps of zero instead an infinite element of x would make NaN of outputs that
+    do not read it.
+    """
+    axes = zip(conv.window, conv.lhs_dilation, conv.stride, conv.dilation, strict=True)
+    alike = all(p == 1 or (s == d == 1 and (w % p == 0 or w < p)) for w, p, s, d in axes)
+    return conv.batch_groups == 1 and alike
 
 
 def phase_by_phase(conv: Convolution, x: Array, kernel: Array, lower: Lower) -> Array:
     """The convolution of x with lhs_dilation, a convolution for each phase."""
     periods = _periods(conv)
     counts = [-(-n // p) for n, p in zip(conv.output, periods, strict=True)]
-    parts = [
+    zeros = jnp.zeros((conv.batch, *counts, conv.channels_out), x.dtype)
+    found = (
         _phase(conv, remainders, periods, counts, x, kernel, lower)
         for remainders in itertools.product(*map(range, periods))
-    ]
+    )
+    parts = [zeros if part is None else part for part in found]
     batch, *counts, channels = parts[0].shape
     stacked = jnp.stack(parts).reshape(*periods, batch, *counts, channels)
     return _interleaved(jnp.moveaxis(stacked, range(conv.rank), range(-1 - conv.rank, -1)), conv.output)
@@ -187,12 +199,12 @@ def _phase(
     x: Array,
     kernel: Array,
     lower: Lower,
-) -> Array:
+) -> Array | None:
     axes = [
         _axis(conv, axis, remainder, periods[axis], counts[axis]) for axis, remainder in enumerate(remainders)
     ]
     if any(axis is None for axis in axes):  # no tap of this phase meets an element of x
-        return jnp.zeros((conv.batch, *counts, conv.channels_out), x.dtype)
+        return None
     found = [axis for axis in axes if axis is not None]
     part = replace(
         conv,
@@ -202,7 +214,7 @@ def _phase(
         dilation=tuple(dilation for *_, dilation, _ in found),
         padding=tuple(padding for *_, padding in found),
         lhs_dilation=(1,) * conv.rank,
-        copies=conv.copies * phases(conv),
+        copies=conv.copies * phases_with_taps(conv),
     ).simplified()
     return lower(part, x, kernel[tuple(taps for taps, *_ in found)])
 

@@ -23,8 +23,8 @@ def conv(groups, dtype, lhs_dilation=1):
     x, kernel = np.ones((2, 8, 9, 6), dtype), np.ones((3, 3, 6 // groups, 12), dtype)
     def total(x, kernel):
         y = lax.conv_general_dilated(
-            x, kernel, (2, 1), ((1, 1), (2, 0)), (1, lhs_dilation), dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=groups)
+            x, kernel, (2, 1), ((1, 1), (2, 0)), (1, lhs_dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups)
         return (y.real ** 2).sum()
     return jax.value_and_grad(total, (0, 1)), (x, kernel)
 

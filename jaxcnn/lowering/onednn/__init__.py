@@ -7,6 +7,6 @@ a kernel one.
 """
 
 from jaxcnn.lowering.onednn.gradient import kernel_gradient, why_no_kernel_gradient
-from jaxcnn.lowering.onednn.instruction import forward, why_not
+from jaxcnn.lowering.onednn.instruction import forward, why_never, why_not
 
-__all__ = ["forward", "kernel_gradient", "why_no_kernel_gradient", "why_not"]
+__all__ = ["forward", "kernel_gradient", "why_never", "why_no_kernel_gradient", "why_not"]

@@ -32,7 +32,7 @@ def unavailable() -> str | None:
 @functools.cache
 def is_switched_off() -> bool:
     """Whether the environment turns the instruction off; asked once."""
-    value = os.environ.get(SWITCH, "1")
+    value = os.environ.get(SWITCH) or "1"
     if value not in ("0", "1"):
         raise ValueError(f"{SWITCH} must be 0 or 1 in the environment, got {value!r}")
     return value == "0"
@@ -44,15 +44,15 @@ def _never_available() -> str | None:
         return f"{SWITCH}=0 is set"
     if version("jaxlib") not in FUZZED:
         return f"the oneDNN of jaxlib {version('jaxlib')} was not fuzzed"
-    # Without AVX2 oneDNN has only its code of last resort. Linux tells; elsewhere nothing was tried.
+    # Without AVX2 oneDNN has only its fallback code. Linux tells; elsewhere nothing was tried.
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
     if limit.upper() in WITHOUT_AVX2 or not (CPU_INFO.is_file() and " avx2 " in CPU_INFO.read_text()):
         return "oneDNN is used on Linux, with AVX2"
     return None if _was_seen_to_work() else "this JAX lacks oneDNN's instruction"
 
 
-# The first one tells how numbers are stored: at a time they were stored plus one, and the numbers of this one
-# would then be those of another convolution, but of one.
+# The first one detects how numbers are stored: once they were stored plus one, which would make another, but
+# valid, convolution of it.
 PROBES = (
     Convolution(
         batch=1, size=(1,), channels_in=1, window=(1,), channels_out=1, output=(1,), stride=(3,),

@@ -1,8 +1,8 @@
 """The box of convolutions for which oneDNN's instruction is used: its faces, each with its reason.
 
 oneDNN has many codes for a convolution and takes the first that accepts the shape. Some of them, for some
-shapes, compute wrong numbers or read and write where they must not, and the codes of last resort (`gemm`,
-`ref`) divide work over threads that wait for it, or are scalar. What is known of that, from the source of the
+shapes, compute wrong numbers or read and write past the end of their arrays, and the fallback codes (`gemm`,
+`ref`) can deadlock in XLA's thread pool, or are scalar. What is known of that, from the source of the
 releases that JAX 0.10 and 0.12 carry (3.7.3 and 3.12.3) and from drawing shapes, is all here; no face is a
 matter of speed. A face is drawn where it is simple to state, not as far out as a fault allows. `make fuzz`
 draws shapes on both sides of every face.
@@ -22,6 +22,7 @@ import numpy as np
 from jaxcnn.lowering.convolution import Convolution
 
 LONGEST = 128  # elements of a window along an axis: no longer ones were tried
+LONGEST_OF_VOLUMES = 16  # the same for volumes of one channel
 BUFFER = 2**26  # bytes of a thread's buffer
 
 
@@ -38,7 +39,7 @@ def outside(conv: Convolution) -> str | None:
 
 
 def _has_up_to_three_axes(conv: Convolution) -> bool:
-    # With one channel a group, a volume can get the code of last resort.
+    # With one channel a group, a volume can get a fallback code.
     return 1 <= conv.rank <= (2 if conv.is_depthwise else 3)
 
 
@@ -50,7 +51,7 @@ def _has_several_last_positions(conv: Convolution) -> bool:
 
 
 def _steps_inside_its_window(conv: Convolution) -> bool:
-    # The size of the buffer is reckoned with min(window, stride) in place of the stride, before 3.13
+    # Before 3.13 the size of the buffer is computed from min(window, stride) instead of the stride
     # (uxlfoundation/oneDNN#5494): memory behind it is overwritten.
     return all(s <= w for s, w in zip(conv.stride, conv.window, strict=True))
 
@@ -59,9 +60,11 @@ def _has_small_buffer(conv: Convolution) -> bool:
     # For one channel the buffer of each thread grows with the cube of the window's rows: to gigabytes.
     if conv.channels_in > 1 or conv.rank == 1:
         return True
+    if conv.rank == 3:  # without rows: it is x itself that is copied, and larger windows were not tried
+        return conv.window[-1] == 1 or max(conv.window) <= LONGEST_OF_VOLUMES
     rows, (low, high) = conv.window[-2], conv.padding[-2]
     width = (conv.size[-1] + sum(conv.padding[-1])) * conv.stride[-1]
-    return conv.rank == 2 and 4 * rows**2 * (rows + low + high) * width <= BUFFER
+    return 4 * rows**2 * (rows + low + high) * width <= BUFFER
 
 
 def _is_padded_less_than_its_window(conv: Convolution) -> bool:
@@ -71,7 +74,7 @@ def _is_padded_less_than_its_window(conv: Convolution) -> bool:
 
 
 def _is_counted_in_32_bits(conv: Convolution) -> bool:
-    # oneDNN reckons some places in an array, in bytes, in 32 bits.
+    # oneDNN computes some byte offsets in 32 bits.
     x = conv.batch * math.prod(conv.size) * conv.channels_in
     y = conv.batch * math.prod(conv.output) * conv.channels_out
     return max(x, y, conv.taps * conv.group_in * conv.channels_out) < 2**29

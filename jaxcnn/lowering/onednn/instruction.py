@@ -16,11 +16,16 @@ def why_not(conv: Convolution) -> str | None:
     return outside(conv) or unavailable()
 
 
+def why_never(conv: Convolution) -> str | None:
+    """Why no convolution here uses the instruction, whatever its shape; None if some do."""
+    return unavailable() if conv.onednn else outside(conv)
+
+
 def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
     """The convolution of x (batch, *size, channels_in) with kernel (*window, group_in, channels_out)."""
     if conv.is_depthwise:
         conv, x = _evenly_padded(conv, x)
-        if conv.rank == 1:  # as a line, it has no code but that of last resort
+        if conv.rank == 1:  # in one dimension oneDNN has only its fallback code
             plane = conv.with_axis(0, 1)
             return call(plane, x[:, None], kernel[None])[:, 0]
     return call(conv, x, kernel)
@@ -29,7 +34,7 @@ def forward(conv: Convolution, x: Array, kernel: Array) -> Array:
 def _evenly_padded(conv: Convolution, x: Array) -> tuple[Convolution, Array]:
     """The same convolution, x padded by hand unless its padding is that of a plain window, even.
 
-    Only then, or without padding, oneDNN has a code for one channel a group other than that of last resort.
+    Only then, or without padding, oneDNN has more than its fallback code for one channel a group.
     """
     axes = zip(conv.padding, conv.stride, conv.window, conv.dilation, strict=True)
     if all(low - high in range(s) and low < w and d == 1 for (low, high), s, w, d in axes):
