@@ -256,3 +256,48 @@ def test_what_is_not_finite_stays_in_its_image_and_its_group(name, number):
     np.testing.assert_array_equal(np.isfinite(dkernel), np.isfinite(expected[2]))
     assert np.isfinite(dkernel[..., problem.group_out :]).all()
     assert np.isfinite(dx).all()
+
+
+# One element is infinite: outputs that do not read it stay finite, whatever zeros a rewrite puts in between.
+STRIDED = {
+    "few channels, stride 2": (Problem((17, 17), (3, 3), group_in=3, group_out=16, stride=(2, 2)), "dy"),
+    "a stem": (
+        Problem((32, 32), (7, 7), group_in=3, group_out=64, stride=(2, 2), padding=((3, 3), (3, 3))),
+        "dy",
+    ),
+    "stride 4": (Problem((35, 35), (11, 11), group_in=3, group_out=16, stride=(4, 4)), "dy"),
+    "transposed": (Problem((8, 8), (3, 3), group_in=16, group_out=3, lhs_dilation=(2, 2)), "x"),
+    "windows apart": (Problem((9, 9), (3, 3), group_in=2, group_out=16, lhs_dilation=(4, 4)), "x"),
+    "patches": (Problem((20, 20), (4, 4), group_in=3, group_out=8, stride=(4, 4)), "dy"),
+}
+
+
+@pytest.mark.parametrize("name", STRIDED)
+@pytest.mark.usefixtures("either")
+def test_what_is_not_finite_is_read_by_its_own_outputs_only(name):
+    problem, place = STRIDED[name]
+    arrays = dict(zip(("x", "kernel", "dy"), problem.arrays(), strict=True))
+    arrays[place][0, 1, 2, 1] = np.inf
+    found = {}
+    for enabled in (True, False):
+        with jaxcnn.accelerate(enabled):
+            found[enabled] = jax.jit(problem.and_gradients)(*arrays.values())
+    for ours, plain in zip(found[True], found[False], strict=True):
+        assert not (np.isfinite(plain) & ~np.isfinite(ours)).any()  # plain: padding times inf is nan
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_products_with_groups(groups):
+    x, kernel = np.ones((3, 8), np.float32), np.ones((8 // groups, 8), np.float32)
+    numbers = lax.ConvDimensionNumbers((0, 1), (1, 0), (0, 1))
+
+    def conv(x, kernel):
+        return lax.conv_general_dilated(
+            x, kernel, (), (), dimension_numbers=numbers, feature_group_count=groups
+        )
+
+    with jaxcnn.accelerate():
+        y, pull = jax.vjp(conv, x, kernel)
+        dx, dkernel = pull(y)
+    np.testing.assert_array_equal(y, np.full((3, 8), 8 // groups))
+    assert dx.shape == x.shape and dkernel.shape == kernel.shape

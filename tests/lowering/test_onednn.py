@@ -170,6 +170,21 @@ def test_gradients_that_are_refused(problem, why):
     check(problem)
 
 
+@pytest.mark.usefixtures("always_available")
+@pytest.mark.parametrize("window", [16, 17])
+def test_volumes_of_one_channel(window):
+    conv = conv_of(Problem((20, 6, 7), (window, 2, 3), group_out=9))
+    assert onednn.why_not(conv) == (None if window == 16 else "its buffer would be too large")
+    assert onednn.why_no_kernel_gradient(conv_of(Problem((40, 30), (3, 3), batch=1, group_in=4))) is None
+
+
+def test_explain_says_why_phases_have_none():
+    problem = Problem((9, 8), (3, 3), group_in=8, group_out=8, lhs_dilation=(2, 2))
+    with jaxcnn.accelerate(onednn=False):
+        (row,) = jaxcnn.explain(problem.conv, *problem.arrays()[:2])
+    assert row.lowering == "phases" and row.reason.endswith("accelerate(onednn=False) is around it")
+
+
 @needs_onednn
 @pytest.mark.parametrize("problem", [DENSE, GROUPED, DEPTHWISE, LINE, GRAY])
 def test_without_onednn_the_other_rewrites_stay(problem):
@@ -257,6 +272,9 @@ def test_a_jaxlib_that_was_not_fuzzed(asked_again, monkeypatch):
 def test_the_switch(asked_again, monkeypatch):
     monkeypatch.setenv(available.SWITCH, "0")
     assert asked_again() == "JAXCNN_ONEDNN=0 is set"
+    available.is_switched_off.cache_clear()
+    monkeypatch.setenv(available.SWITCH, "")
+    assert asked_again() is None
     available.is_switched_off.cache_clear()
     monkeypatch.setenv(available.SWITCH, "off")
     with pytest.raises(ValueError, match="JAXCNN_ONEDNN must be 0 or 1 in the environment, got 'off'"):
