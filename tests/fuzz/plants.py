@@ -1,11 +1,10 @@
 """Faults to plant with --plant tests.fuzz.plants:NAME: a fuzzer that does not find them is of no use.
 
-A worker calls the function once before its cases. Those below put an old rule of the lowering back.
+A worker calls the function once before its cases. The last four put an old rule of the lowering back.
 """
 
 import ctypes
 import sys
-from dataclasses import replace
 from typing import Any
 
 from jax import lax
@@ -61,8 +60,16 @@ def an_axis_of_one_position() -> None:
 def a_stride_over_the_window() -> None:
     """What lies between windows stays, and so does the stride."""
     _without_face("stride is greater")
-    axis = FORM._axis
-    FORM._axis = lambda conv, *more: axis(replace(conv, partitioned=True), *more)  # pyright: ignore[reportAttributeAccessIssue]
+    shortest = FORM._axis
+
+    def whole(conv: Any, axis: int, exactly: bool) -> Any:
+        low, high = conv.padding[axis]
+        if exactly or low < 0 or high < 0 or conv.stride[axis] <= conv.window[axis]:
+            return shortest(conv, axis, exactly)
+        every = (slice(0, conv.window[axis]), (0, 0), slice(0, conv.size[axis]), None, conv.output[axis])
+        return FORM.Axis(*every, conv.stride[axis], conv.dilation[axis], (low, high))
+
+    FORM._axis = whole  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def depthwise_as_it_comes() -> None:
@@ -81,8 +88,3 @@ def every_tap_written_out() -> None:
     depthwise.TAPS = gradient.TILES = 10**6  # pyright: ignore[reportConstantRedefinition]
     choice._has_phases_alike = lambda conv: False
     choice.LHS_DILATED = choice.LHS_DILATED[1:]  # pyright: ignore[reportConstantRedefinition]
-
-
-def a_buffer_of_any_size() -> None:
-    """Tall windows over one channel."""
-    _without_face("buffer")
