@@ -276,7 +276,7 @@ STRIDED = {
 @pytest.mark.usefixtures("either")
 def test_what_is_not_finite_is_read_by_its_own_outputs_only(name):
     problem, place = STRIDED[name]
-    arrays = dict(zip(("x", "kernel", "dy"), problem.arrays(), strict=True))
+    arrays: dict[str, np.ndarray] = dict(zip(("x", "kernel", "dy"), problem.arrays(), strict=True))
     arrays[place][0, 1, 2, 1] = np.inf
     found = {}
     for enabled in (True, False):
