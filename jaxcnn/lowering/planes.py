@@ -25,7 +25,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jaxcnn.lowering.arrays import add_up
 from jaxcnn.lowering.convolution import Convolution
 
-PRODUCTS = 40  # products written out in one loop body: more compile for seconds
+PRODUCTS = 36  # products written out in one loop body: more compile for seconds
 
 
 def forward(conv: Convolution, x: Array, kernel: Array) -> Array:

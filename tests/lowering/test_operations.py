@@ -58,12 +58,14 @@ def test_shapes_that_were_written_out_at_length(entry, onednn):
         Problem((12, 6, 53), (1, 1, 3), batch=1, group_in=3, group_out=8, batch_groups=3, stride=(2, 2, 3),
                 lhs_dilation=(3, 1, 1), dilation=(16, 1, 2)),
         Problem((16, 7037), (1, 127), batch=1, group_out=24, stride=(1, 126), dilation=(15, 28)),
+        Problem((4, 5), (128, 1), group_in=8, group_out=2, batch_groups=2, stride=(1, 2),
+                padding=((191, 191), (-1, 2)), lhs_dilation=(1, 2), dilation=(3, 1)),
         Problem((20000,), (4000,), batch=1, groups=3),
         Problem((9, 9, 9), (5, 5, 5), groups=3, stride=(2, 2, 2), padding=((2, 2),) * 3),
         Problem((12, 14, 14), (5, 3, 3), group_in=16, group_out=4, padding=((2, 1),) * 3),
         Problem((40, 41), (9, 9), group_in=64, group_out=3, lhs_dilation=(3, 3), dilation=(2, 2)),
     ],
-    ids=["loops in phases", "phases without taps", "a long depthwise line", "a depthwise volume",
+    ids=["loops in phases", "phases without taps", "planes in phases", "a long depthwise line", "a depthwise volume",
          "few channels out of a volume", "phases of few channels"],
 )  # fmt: skip
 def test_odd_ones(problem):
