@@ -65,8 +65,15 @@ def test_shapes_that_were_written_out_at_length(entry, onednn):
         Problem((12, 14, 14), (5, 3, 3), group_in=16, group_out=4, padding=((2, 1),) * 3),
         Problem((40, 41), (9, 9), group_in=64, group_out=3, lhs_dilation=(3, 3), dilation=(2, 2)),
     ],
-    ids=["loops in phases", "phases without taps", "planes in phases", "a long depthwise line", "a depthwise volume",
-         "few channels out of a volume", "phases of few channels"],
+    ids=[
+        "loops in phases",
+        "phases without taps",
+        "planes in phases",
+        "a long depthwise line",
+        "a depthwise volume",
+        "few channels out of a volume",
+        "phases of few channels",
+    ],
 )  # fmt: skip
 def test_odd_ones(problem):
     check(problem, True)
