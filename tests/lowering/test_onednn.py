@@ -126,7 +126,7 @@ INSIDE_AND_OUTSIDE = {
 def test_each_face_of_the_box(face):
     inside, outside = map(conv_of, INSIDE_AND_OUTSIDE[face])
     assert onednn.why_not(inside) is None
-    assert face.startswith((onednn.why_not(outside) or "").removeprefix("its ").removeprefix("it has ")[:20])
+    assert face in (onednn.why_not(outside) or "it is inside")
     check(INSIDE_AND_OUTSIDE[face][1])
 
 
